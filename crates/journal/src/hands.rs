@@ -1,0 +1,26 @@
+//! What changes the world beyond files: services, generators, sysfs, APIs.
+
+use model::Op;
+
+/// Carries out the operations that are no plain file. The real one runs programs; the simulated one changes its tree.
+pub trait Hands {
+    /// Carries `op` out. `WriteFile` and `RemoveFile` never come here: the journal does those itself.
+    fn act(&self, op: &Op) -> Result<(), HandError>;
+
+    /// Takes `op` back: a service's opposite verb, sysfs's old value, the object as it was. For `Regenerate` the
+    /// inputs are already restored, and it is run again.
+    fn take_back(&self, op: &Op) -> Result<(), HandError>;
+}
+
+/// Why an operation could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum HandError {
+    #[error("{command} failed ({status}): {message}")]
+    Failed { command: String, status: String, message: String },
+    #[error("{what} cannot be done here: {why}")]
+    NotHere { what: String, why: String },
+    #[error("cannot start {command}")]
+    Start { command: String, #[source] source: std::io::Error },
+    #[error("{path}")]
+    Io { path: String, #[source] source: std::io::Error },
+}

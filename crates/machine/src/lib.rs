@@ -1,0 +1,99 @@
+//! The only door to the operating system: one view over a live, a captured, a tree and a simulated machine.
+//!
+//! Observers read files and ask closed questions through [`Machine`], and nothing else. So everything that was seen
+//! can be recorded ([`Recorder`]), carried away as a capture and judged again elsewhere by the same code.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this crate is the door that the bans point to")]
+
+pub mod capture;
+mod command;
+mod ext;
+mod live;
+mod memory;
+mod notes;
+pub mod nvml;
+mod nvml_live;
+mod question;
+mod record;
+pub mod redact;
+pub mod scratch;
+
+use model::Seen;
+use serde::{Deserialize, Serialize};
+
+pub use ext::MachineExt;
+pub use live::{Root, SIM_DIR};
+pub use memory::{Memory, Node, NodeKind};
+pub use question::{Answer, Engine, KubeList, Question};
+pub use record::Recorder;
+
+/// The most that is read of one file. sysfs and configuration files are far smaller; what is larger is hostile,
+/// or not ours to read whole.
+pub const READ_LIMIT: usize = 8 << 20;
+
+/// What kind of machine stands behind the view. Everything shown of a simulated one says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// This machine, as it runs.
+    Live,
+    /// A directory tree, e.g. a mounted disk or a chroot: files, no running system.
+    Tree,
+    /// A recording.
+    Captured,
+    /// Made by thruway's own simulator.
+    Simulated,
+}
+
+/// A file's metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    pub kind: FileKind,
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    /// Seconds since the epoch; 0 where not recorded.
+    pub mtime: i64,
+    /// Major and minor number of a device node.
+    pub rdev: Option<(u32, u32)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    File,
+    Dir,
+    Link,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+}
+
+/// One machine, read-only. Paths are absolute inside the machine's root, `/`-separated; symbolic links are resolved
+/// inside that root and never leave it.
+pub trait Machine: Sync {
+    fn kind(&self) -> Kind;
+
+    /// For the report's first line: "this machine", "the tree at /mnt".
+    fn name(&self) -> String;
+
+    /// A regular file's bytes, at most [`READ_LIMIT`]. Devices, pipes and sockets are never opened.
+    fn read(&self, path: &str) -> Seen<Vec<u8>>;
+
+    /// The names in a directory, sorted.
+    fn list(&self, path: &str) -> Seen<Vec<String>>;
+
+    /// Metadata of what the path leads to, links followed.
+    fn stat(&self, path: &str) -> Seen<Stat>;
+
+    /// Metadata of the name itself: a link is a link.
+    fn lstat(&self, path: &str) -> Seen<Stat>;
+
+    /// A symbolic link's text.
+    fn link(&self, path: &str) -> Seen<String>;
+
+    /// A closed question that is no file: NVML, a command's or an API's answer.
+    fn ask(&self, question: &Question) -> Seen<Answer>;
+}

@@ -1,0 +1,216 @@
+//! A machine behind a directory descriptor: `/` (live) or any tree (`--root DIR`).
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use model::{Reason, Seen};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::{Answer, FileKind, Kind, Machine, MachineExt as _, Question, READ_LIMIT, Stat, command, nvml_live};
+
+/// Where a simulated tree keeps the answers to closed questions: `SIM_DIR/answers/KEY.json`. A tree that has this
+/// directory was made by the simulator, and everything shown of it says so.
+pub const SIM_DIR: &str = "/.thruway-sim";
+
+/// The live machine or a directory tree. Every path is opened below `root` with openat2 and RESOLVE_IN_ROOT, so that
+/// a link in a tree cannot lead out of it.
+pub struct Root {
+    dir: OwnedFd,
+    path: PathBuf,
+    kind: Kind,
+}
+
+impl Root {
+    /// This machine.
+    pub fn live() -> std::io::Result<Self> {
+        Self::open("/".as_ref(), Kind::Live)
+    }
+
+    /// The machine whose root file system is this directory. One that the simulator made is known by its mark.
+    pub fn tree(path: &Path) -> std::io::Result<Self> {
+        let mut root = Self::open(path, Kind::Tree)?;
+        if root.is_dir(SIM_DIR) {
+            root.kind = Kind::Simulated;
+        }
+        Ok(root)
+    }
+
+    fn open(path: &Path, kind: Kind) -> std::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Root { dir, path: path.to_owned(), kind })
+    }
+
+    /// The directory that is this machine's `/`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let inside = inside(path);
+        let flags = flags | OFlags::CLOEXEC;
+        if self.kind == Kind::Live {
+            // Nothing to be confined to, and openat2 is refused by some old container sandboxes.
+            return rustix::fs::openat(&self.dir, inside, flags, Mode::empty());
+        }
+        // EAGAIN: a concurrent rename below the root; the kernel asks to try again.
+        for _ in 0..16 {
+            match rustix::fs::openat2(&self.dir, inside, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+                Err(Errno::AGAIN) => continue,
+                done => return done,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    fn meta(&self, path: &str, flags: OFlags) -> Seen<Stat> {
+        let fd = match self.at(path, OFlags::PATH | flags) {
+            Ok(fd) => fd,
+            Err(errno) => return from_errno(errno),
+        };
+        match rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH) {
+            Ok(stat) => Seen::Is(from_stat(&stat)),
+            Err(errno) => from_errno(errno),
+        }
+    }
+}
+
+/// `/etc/x` → `etc/x`; the root itself is `.`.
+fn inside(path: &str) -> &str {
+    let inside = path.trim_start_matches('/');
+    if inside.is_empty() { "." } else { inside }
+}
+
+fn from_stat(stat: &rustix::fs::Stat) -> Stat {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => FileKind::Dir,
+        FileType::Symlink => FileKind::Link,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        _ => FileKind::File,
+    };
+    let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+    Stat {
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: stat.st_size.max(0) as u64,
+        mtime: stat.st_mtime as i64,
+        rdev: device.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))),
+    }
+}
+
+/// ENOENT and ENOTDIR say "not there"; everything else says "could not look".
+pub(crate) fn from_errno<T>(errno: Errno) -> Seen<T> {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => Seen::Absent,
+        Errno::ACCESS | Errno::PERM => Seen::Unreadable(Reason::PermissionDenied),
+        Errno::LOOP | Errno::XDEV => Seen::Unreadable(Reason::BadLink),
+        Errno::NAMETOOLONG | Errno::INVAL => Seen::Absent,
+        other => Seen::Unreadable(Reason::Other(std::io::Error::from(other).to_string())),
+    }
+}
+
+impl Machine for Root {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn name(&self) -> String {
+        match self.kind {
+            Kind::Live => "this machine".into(),
+            Kind::Simulated => format!("the simulated machine at {}", self.path.display()),
+            _ => format!("the tree at {}", self.path.display()),
+        }
+    }
+
+    fn read(&self, path: &str) -> Seen<Vec<u8>> {
+        // NONBLOCK: a pipe in the place of a file must not hang us; NOCTTY: nor a terminal become ours.
+        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(fd) => fd,
+            Err(Errno::NXIO) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
+            Err(errno) => return from_errno(errno),
+        };
+        match rustix::fs::fstat(&fd) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
+            Err(errno) => return from_errno(errno),
+        }
+        let mut bytes = Vec::new();
+        let read = std::fs::File::from(fd).take(READ_LIMIT as u64 + 1).read_to_end(&mut bytes);
+        match read {
+            Ok(_) if bytes.len() > READ_LIMIT => Seen::Unreadable(Reason::TooLarge),
+            Ok(_) => Seen::Is(bytes),
+            Err(error) => match Errno::from_io_error(&error) {
+                // sysfs attributes answer so where the device does not have the thing (e.g. no reset method).
+                Some(errno) => from_errno(errno),
+                None => Seen::Unreadable(Reason::Other(error.to_string())),
+            },
+        }
+    }
+
+    fn list(&self, path: &str) -> Seen<Vec<String>> {
+        let fd = match self.at(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => fd,
+            Err(errno) => return from_errno(errno),
+        };
+        let dir = match Dir::new(fd) {
+            Ok(dir) => dir,
+            Err(errno) => return from_errno(errno),
+        };
+        let mut names = Vec::new();
+        for entry in dir {
+            let Ok(entry) = entry else { break };
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        names.sort_unstable();
+        Seen::Is(names)
+    }
+
+    fn stat(&self, path: &str) -> Seen<Stat> {
+        self.meta(path, OFlags::empty())
+    }
+
+    fn lstat(&self, path: &str) -> Seen<Stat> {
+        self.meta(path, OFlags::NOFOLLOW)
+    }
+
+    fn link(&self, path: &str) -> Seen<String> {
+        let fd = match self.at(path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(fd) => fd,
+            Err(errno) => return from_errno(errno),
+        };
+        match rustix::fs::readlinkat(&fd, "", Vec::new()) {
+            Ok(target) => Seen::Is(target.to_string_lossy().into_owned()),
+            // The descriptor is there and no link: EINVAL for files, ENOENT by the empty-path rule.
+            Err(Errno::INVAL | Errno::NOENT) => Seen::Absent,
+            Err(errno) => from_errno(errno),
+        }
+    }
+
+    fn ask(&self, question: &Question) -> Seen<Answer> {
+        match self.kind {
+            Kind::Live => match question {
+                Question::Nvml => nvml_live::ask(self),
+                other => command::ask(self, *other),
+            },
+            Kind::Simulated => {
+                let path = format!("{SIM_DIR}/answers/{}.json", question.key());
+                self.read(&path).and_then(|bytes| match serde_json::from_slice(&bytes) {
+                    Ok(answer) => Seen::Is(answer),
+                    Err(error) => Seen::Unreadable(Reason::Malformed(format!("{path}: {error}"))),
+                })
+            }
+            // A tree does not run: nobody is there to answer.
+            _ => Seen::Absent,
+        }
+    }
+}

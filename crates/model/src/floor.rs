@@ -1,0 +1,60 @@
+//! What every floor has in common: whether it is here, what is wanted of it, and whether a plan's effect is there.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bdf, Evidence};
+
+/// Whether this machine has a floor at all. Not having one is no fault: a guest has no host floor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "presence", content = "says")]
+pub enum Presence {
+    /// In one line, what is here: "Proxmox VE 7.1, 2 VMs".
+    Here(String),
+    /// Why not: "this machine is itself a guest".
+    NotHere(String),
+    /// We could not look, and why.
+    Unknown(String),
+}
+
+/// What the user wants, as one form for all floors. A plan carries it, so that verify and a stale plan's check can
+/// plan again from the same wish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Intent {
+    /// The cards (function 0) to be given away. Empty: each floor infers, and says so in the plan's `intent` lines.
+    pub give: Vec<Bdf>,
+    /// The VM that gets them: a Proxmox VMID or a libvirt name.
+    pub vm: Option<String>,
+    /// Losses that the user named and accepts, by check id ("host/console-lost").
+    pub allow: Vec<String>,
+    /// Bind by vendor:device (`ids=`) and not by address. Only when told: it catches twins.
+    pub by_ids: bool,
+    /// Container engine to configure (docker, podman, containerd, crio); none: the one that is here.
+    pub engine: Option<String>,
+    /// Make the GPU runtime the engine's default, as old guides do.
+    pub default_runtime: bool,
+    /// The Deployment to patch, `namespace/name`; none: those that go round the scheduler's grant.
+    pub deployment: Option<String>,
+}
+
+/// One thing a plan promised, looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// "26:00.0 is held by vfio-pci".
+    pub says: String,
+    pub state: OutcomeState,
+    pub evidence: Vec<Evidence>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "why")]
+pub enum OutcomeState {
+    /// Effective: seen in /proc, sysfs, the API.
+    Held,
+    /// Written and generated, waiting for this: "a reboot of this machine", "a stop and start of VM 100".
+    Pending(String),
+    /// Not so, and nothing pending would make it so.
+    Failed(String),
+    /// Could not look.
+    Unknown(String),
+}

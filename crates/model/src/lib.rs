@@ -1,0 +1,18 @@
+//! The words of the house: what was seen, what is wrong, what to change. Data only, no I/O.
+
+mod check;
+mod floor;
+mod ids;
+mod layer;
+mod plan;
+mod seen;
+
+pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all};
+pub use floor::{Intent, Outcome, OutcomeState, Presence};
+pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
+pub use layer::Layer;
+pub use plan::{
+    Basis, Before, Change, Content, Effective, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan, Refusal, Risk, ServiceVerb,
+    Tool, Undo,
+};
+pub use seen::{Fact, Reason, Seen, Source};

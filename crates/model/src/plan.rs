@@ -1,0 +1,289 @@
+//! Plans as data: what will be changed, why, at what risk, when it takes effect and how it goes back.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Intent, Layer};
+
+/// The version of the plan's JSON form. A reader refuses a newer one.
+pub const PLAN_SCHEMA: u32 = 1;
+
+/// An ordered list of changes, built from the facts it names and refused when they have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub schema: u32,
+    /// The floors whose planners wrote this.
+    pub layers: Vec<Layer>,
+    /// What was asked for or inferred, in words: "give 0000:26:00.0 (GeForce GT 1030) to VM 100".
+    pub intent: Vec<String>,
+    /// The same as data: what verify and the check for staleness plan again from.
+    pub asked: Intent,
+    pub based_on: Basis,
+    pub changes: Vec<Change>,
+    /// What a human must do, know or lose: "VM 100 must be stopped and started".
+    pub notes: Vec<String>,
+    /// Why (part of) the intent is refused. A plan with a refusal can be read, not applied.
+    pub refusals: Vec<Refusal>,
+}
+
+impl Plan {
+    /// An empty plan of one floor, based on these facts (name → value).
+    pub fn new(layer: Layer, asked: &Intent, facts: BTreeMap<String, String>) -> Self {
+        Plan {
+            schema: PLAN_SCHEMA,
+            layers: vec![layer],
+            intent: Vec::new(),
+            asked: asked.clone(),
+            based_on: Basis::new(facts),
+            changes: Vec::new(),
+            notes: Vec::new(),
+            refusals: Vec::new(),
+        }
+    }
+
+    /// Nothing to do, and nothing refused.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.refusals.is_empty()
+    }
+
+    /// Appends the next floor's plan. Regenerations that both ask for are kept once, at the later place, so that
+    /// `update-initramfs` runs after all that it reads was written.
+    pub fn join(mut self, later: Plan) -> Plan {
+        self.layers.extend(later.layers.iter().filter(|l| !self.layers.contains(l)).copied().collect::<Vec<_>>());
+        self.intent.extend(later.intent);
+        let mut facts = self.based_on.facts;
+        facts.extend(later.based_on.facts);
+        self.based_on = Basis::new(facts);
+        let again = |change: &Change| {
+            matches!(change.op, Op::Regenerate(_)) && later.changes.iter().any(|c| c.op == change.op)
+        };
+        self.changes.retain(|change| !again(change));
+        self.changes.extend(later.changes);
+        self.notes.extend(later.notes);
+        self.refusals.extend(later.refusals);
+        self
+    }
+}
+
+/// The facts a plan was built from, readable, and their digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    pub digest: Digest,
+    pub facts: BTreeMap<String, String>,
+}
+
+impl Basis {
+    pub fn new(facts: BTreeMap<String, String>) -> Self {
+        let mut text = String::new();
+        for (name, value) in &facts {
+            text.push_str(name);
+            text.push('\0');
+            text.push_str(value);
+            text.push('\n');
+        }
+        Basis { digest: Digest::of(text.as_bytes()), facts }
+    }
+
+    /// The facts that differ, as (name, then, now); an absent one is the empty text.
+    pub fn changed_since(&self, now: &Basis) -> Vec<(String, String, String)> {
+        let names: std::collections::BTreeSet<&String> = self.facts.keys().chain(now.facts.keys()).collect();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let then = self.facts.get(name).cloned().unwrap_or_default();
+                let now = now.facts.get(name).cloned().unwrap_or_default();
+                (then != now).then(|| (name.clone(), then, now))
+            })
+            .collect()
+    }
+}
+
+/// Why an intent is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The check that says no.
+    pub because: String,
+    pub says: String,
+    /// The way out, e.g. the flag that names the loss and so allows it.
+    pub instead: String,
+}
+
+/// One step: the unit of writing ahead, of verification and of undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub layer: Layer,
+    /// A few words: "hold 26:00.0 and 26:00.1 for vfio-pci at boot".
+    pub title: String,
+    pub op: Op,
+    pub expects: Before,
+    /// Ids of the checks that ask for this.
+    pub because: Vec<String>,
+    pub risk: Vec<Risk>,
+    pub effective: Effective,
+    pub undo: Undo,
+}
+
+/// What can be done. Closed: the compiler finds the missing undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Create or replace a file. `mode` is for a new file (e.g. 0o644); an existing file keeps its own mode, owner
+    /// and xattrs. Missing parent directories are made (0755) and taken back by undo.
+    WriteFile { path: String, content: Content, mode: u32 },
+    RemoveFile { path: String },
+    /// Write a value to a sysfs attribute. Undo writes `back`.
+    Sysfs { path: String, value: String, back: String },
+    /// systemd: what to do with a unit. Undo does the opposite verb.
+    Service { unit: String, verb: ServiceVerb },
+    /// Re-run a generator over the inputs as they are now. Undo restores the inputs first, then runs it again.
+    Regenerate(Tool),
+    /// `qm set VMID …` on a live Proxmox VE node. Undo sets the old values back.
+    Proxmox { vmid: u32, set: Vec<(String, String)>, delete: Vec<String>, digest: String, before: Vec<(String, String)> },
+    /// Server-side apply or label of one Kubernetes object. Undo applies `before`.
+    Kube(Box<KubeOp>),
+}
+
+/// A file's bytes in a plan: text where it is UTF-8, base64 where not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    Text(String),
+    Base64(String),
+}
+
+impl Content {
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Content::Text(text.to_owned()),
+            Err(_) => Content::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)),
+        }
+    }
+
+    /// The bytes; `None` where the base64 of a hand-edited plan is broken.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Content::Text(text) => Some(text.clone().into_bytes()),
+            Content::Base64(text) => base64::engine::general_purpose::STANDARD.decode(text).ok(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceVerb {
+    Enable,
+    Disable,
+    Start,
+    Stop,
+    Restart,
+    Reload,
+    /// `systemctl daemon-reload`; the unit's name is empty.
+    DaemonReload,
+}
+
+/// The generators that we run. The command line of each stands in `Tool::argv`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tool {
+    UpdateGrub,
+    /// Debian's initramfs-tools, all installed kernels.
+    UpdateInitramfs,
+    Dracut,
+    Mkinitcpio,
+    /// `proxmox-boot-tool refresh`: copies kernels and command line to every ESP.
+    ProxmoxBootTool,
+    UdevReload,
+    /// systemd-boot's entries from /etc/kernel/cmdline (`kernel-install add-all` or Debian's hook).
+    KernelInstall,
+}
+
+impl Tool {
+    pub fn argv(&self) -> &'static [&'static str] {
+        match self {
+            Tool::UpdateGrub => &["update-grub"],
+            Tool::UpdateInitramfs => &["update-initramfs", "-u", "-k", "all"],
+            Tool::Dracut => &["dracut", "--regenerate-all", "--force"],
+            Tool::Mkinitcpio => &["mkinitcpio", "-P"],
+            Tool::ProxmoxBootTool => &["proxmox-boot-tool", "refresh"],
+            Tool::UdevReload => &["udevadm", "control", "--reload"],
+            Tool::KernelInstall => &["kernel-install", "add-all"],
+        }
+    }
+}
+
+/// One Kubernetes object, changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeOp {
+    /// e.g. `v1`, `apps/v1`.
+    pub api_version: String,
+    pub kind: String,
+    /// Empty for cluster-scoped objects.
+    pub namespace: String,
+    pub name: String,
+    pub verb: KubeVerb,
+    /// The object as we read it before; `None` where it did not exist.
+    pub before: Option<serde_json::Value>,
+    /// For Apply: the whole object wanted. For Label: the map of labels (null removes).
+    pub body: serde_json::Value,
+    /// The change as a diff of YAML, for the reader.
+    pub preview: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KubeVerb {
+    Apply,
+    Label,
+    Delete,
+}
+
+/// What must hold right before the step, checked under the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// The file has these bytes.
+    File(Digest),
+    /// The file (link, directory) is not there.
+    NoFile,
+    /// The sysfs attribute reads so (trimmed).
+    Value(String),
+    /// Nothing to hold: a regeneration, a reload.
+    Nothing,
+}
+
+/// What a step may cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// Takes effect only after a reboot of this machine.
+    Reboot,
+    /// Something stops working for a while or for good: says what.
+    Outage(String),
+    /// A boundary is weakened: says which.
+    Security(String),
+    /// Data that exists nowhere else goes: says what.
+    DataLoss(String),
+}
+
+/// When a step's effect can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effective {
+    Now,
+    NextBoot,
+    NextVmStart,
+    NextContainer,
+}
+
+/// How a step goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Same bytes, mode, owner, xattrs, or absence.
+    Exact,
+    /// An opposite operation, verified by observation; generated files are made again from restored inputs.
+    Inverse,
+    Irreversible,
+}
