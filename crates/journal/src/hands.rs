@@ -20,7 +20,15 @@ pub enum HandError {
     #[error("{what} cannot be done here: {why}")]
     NotHere { what: String, why: String },
     #[error("cannot start {command}")]
-    Start { command: String, #[source] source: std::io::Error },
+    Start {
+        command: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{path}")]
-    Io { path: String, #[source] source: std::io::Error },
+    Io {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
 }

@@ -1,6 +1,81 @@
-//! The only writer.
+//! The only writer. Applies a plan step by step behind a write-ahead log; recovers, verifies, takes back.
+//!
+//! The order of every step is: blob (what was there), fsync; intent, fsync; the write; done, fsync. After a crash an
+//! intent without a done is judged by hash: as before, as wanted, or neither, and then nothing is touched and the
+//! user is asked. State lives in [`STATE_DIR`] below the machine's root.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only writer: the bans point here")]
 
+mod apply;
+mod error;
+mod files;
 mod hands;
+mod log;
+mod real;
+mod store;
+mod threeway;
+mod undo;
+mod wal;
 
+use std::cell::Cell;
+use std::path::Path;
+
+use machine::Root;
+
+pub use apply::{Applied, Progress};
+pub use error::Error;
+pub use files::{Files, Image};
 pub use hands::{HandError, Hands};
+pub use log::{Drift, State, Transaction};
+pub use real::RealHands;
+pub use undo::{Recovered, Undone};
+
+use store::Store;
+
+/// Where the log and the blobs are kept, below the machine's root.
+pub const STATE_DIR: &str = "/var/lib/thruway";
+
+/// The journal of one machine, locked for as long as this value lives.
+pub struct Journal<'a> {
+    files: Files,
+    store: Store,
+    hands: &'a dyn Hands,
+    /// Stop dead before the n-th step point, as SIGKILL would: the crash tests count through all of them.
+    stop_at: Option<u32>,
+    points: Cell<u32>,
+}
+
+impl<'a> Journal<'a> {
+    /// Opens (and makes, on first use) the journal of the machine at `root` and takes its lock.
+    pub fn open(root: &Path, hands: &'a dyn Hands) -> Result<Self, Error> {
+        let files = Files::open(root)?;
+        let store = Store::open(&files)?;
+        Ok(Journal { files, store, hands, stop_at: None, points: Cell::new(0) })
+    }
+
+    /// For crash tests: the `n`-th point stops the journal as a kill would, nothing cleaned up.
+    pub fn stop_at(mut self, n: u32) -> Self {
+        self.stop_at = Some(n);
+        self
+    }
+
+    /// How many points have been passed.
+    pub fn points(&self) -> u32 {
+        self.points.get()
+    }
+
+    fn point(&self) -> Result<(), Error> {
+        let n = self.points.get() + 1;
+        self.points.set(n);
+        if self.stop_at == Some(n) { Err(Error::Stopped(n)) } else { Ok(()) }
+    }
+
+    /// The transactions so far, oldest first.
+    pub fn log(&self) -> &[Transaction] {
+        &self.store.log.transactions
+    }
+}
+
+/// Reads the log without the lock and without making anything: for `thruway log` and the doctor.
+pub fn read_log(root: &Root) -> Result<Vec<Transaction>, Error> {
+    store::read_only(root)
+}

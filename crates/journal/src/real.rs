@@ -1,0 +1,245 @@
+//! The real hands: run the generators, systemctl, qm and kubectl, write sysfs.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use model::{KubeOp, KubeVerb, Op, ServiceVerb, Tool};
+
+use crate::{HandError, Hands};
+
+/// Acts on the live machine (`/`) or, for generators, inside a tree by chroot.
+pub struct RealHands {
+    root: PathBuf,
+}
+
+/// Enters a tree in a mount namespace of its own, so that nothing stays mounted whatever happens: grub-probe and
+/// update-initramfs look at /dev, /proc and /sys.
+const ENTER: &str = r#"set -e
+root=$1; shift
+for dir in dev proc sys; do
+  mkdir -p "$root/$dir"
+  mount --rbind "/$dir" "$root/$dir"
+done
+exec chroot "$root" "$@"
+"#;
+
+impl RealHands {
+    pub fn new(root: &Path) -> Self {
+        RealHands { root: root.to_owned() }
+    }
+
+    fn live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    fn tool(&self, tool: &Tool) -> Result<(), HandError> {
+        let argv = tool.argv();
+        if self.live() {
+            return run(Command::new(argv[0]).args(&argv[1..]), argv.join(" "), None);
+        }
+        if *tool == Tool::UdevReload {
+            // Nothing runs in a tree; its next boot reads the rules.
+            return Ok(());
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "enter"]);
+        command.arg(&self.root).args(argv);
+        run(&mut command, format!("{} in {}", argv.join(" "), self.root.display()), None)
+    }
+
+    fn service(&self, unit: &str, verb: ServiceVerb) -> Result<(), HandError> {
+        let word = match verb {
+            ServiceVerb::Enable => "enable",
+            ServiceVerb::Disable => "disable",
+            ServiceVerb::Start => "start",
+            ServiceVerb::Stop => "stop",
+            ServiceVerb::Restart => "restart",
+            ServiceVerb::Reload => "reload",
+            ServiceVerb::DaemonReload => "daemon-reload",
+        };
+        let mut command = Command::new("systemctl");
+        if !self.live() {
+            // Enabling is links in the tree; nothing runs there that could be started.
+            if !matches!(verb, ServiceVerb::Enable | ServiceVerb::Disable) {
+                return Ok(());
+            }
+            command.arg(format!("--root={}", self.root.display()));
+        }
+        command.arg(word);
+        if !unit.is_empty() {
+            command.arg("--").arg(unit);
+        }
+        run(&mut command, format!("systemctl {word} {unit}").trim_end().to_owned(), None)
+    }
+
+    fn sysfs(&self, path: &str, value: &str) -> Result<(), HandError> {
+        let full = self.root.join(path.trim_start_matches('/'));
+        let io = |source| HandError::Io { path: path.to_owned(), source };
+        let mut file = std::fs::OpenOptions::new().write(true).open(full).map_err(io)?;
+        // One write: sysfs takes each write as a whole value.
+        file.write_all(value.as_bytes()).map_err(io)
+    }
+
+    fn here(&self, what: &str) -> Result<(), HandError> {
+        if self.live() {
+            return Ok(());
+        }
+        let why = format!("{} is a tree, not a running machine", self.root.display());
+        Err(HandError::NotHere { what: what.to_owned(), why })
+    }
+
+    fn qm(
+        &self,
+        vmid: u32,
+        set: &[(String, String)],
+        delete: &[String],
+        digest: Option<&str>,
+    ) -> Result<(), HandError> {
+        self.here("qm set")?;
+        let mut command = Command::new("qm");
+        command.args(["set", &vmid.to_string()]);
+        for (key, value) in set {
+            command.arg(format!("--{key}")).arg(value);
+        }
+        if !delete.is_empty() {
+            command.args(["--delete", &delete.join(",")]);
+        }
+        if let Some(digest) = digest.filter(|digest| !digest.is_empty()) {
+            command.args(["--digest", digest]);
+        }
+        run(&mut command, format!("qm set {vmid}"), None)
+    }
+
+    fn kubectl(&self, argv: &[String], input: Option<&serde_json::Value>) -> Result<(), HandError> {
+        self.here("kubectl")?;
+        let words = format!("kubectl {}", argv.join(" "));
+        run(Command::new("kubectl").args(argv), words, input.map(ToString::to_string))
+    }
+
+    fn label(&self, op: &KubeOp, labels: &serde_json::Map<String, serde_json::Value>) -> Result<(), HandError> {
+        let mut argv = vec!["label".to_owned(), "--overwrite".to_owned()];
+        if !op.namespace.is_empty() {
+            argv.push(format!("--namespace={}", op.namespace));
+        }
+        argv.push(op.kind.to_lowercase());
+        argv.push(op.name.clone());
+        argv.extend(labels.iter().map(|(key, value)| match value.as_str() {
+            Some(value) => format!("{key}={value}"),
+            None => format!("{key}-"),
+        }));
+        self.kubectl(&argv, None)
+    }
+
+    fn delete(&self, op: &KubeOp) -> Result<(), HandError> {
+        let mut argv = vec!["delete".to_owned(), op.kind.to_lowercase(), op.name.clone(), "--ignore-not-found".into()];
+        if !op.namespace.is_empty() {
+            argv.push(format!("--namespace={}", op.namespace));
+        }
+        self.kubectl(&argv, None)
+    }
+
+    fn kube(&self, op: &KubeOp) -> Result<(), HandError> {
+        match op.verb {
+            // The body carries the resourceVersion that was read: a replace of a newer object is refused.
+            KubeVerb::Apply if op.before.is_some() => self.kubectl(&words(["replace", "-f", "-"]), Some(&op.body)),
+            KubeVerb::Apply => self.kubectl(&words(["create", "-f", "-"]), Some(&op.body)),
+            KubeVerb::Label => self.label(op, op.body.as_object().unwrap_or(&serde_json::Map::new())),
+            KubeVerb::Delete => self.delete(op),
+        }
+    }
+
+    fn unkube(&self, op: &KubeOp) -> Result<(), HandError> {
+        match (op.verb, &op.before) {
+            (KubeVerb::Label, before) => {
+                let empty = serde_json::Map::new();
+                let old = before.as_ref().and_then(|b| b.pointer("/metadata/labels")).and_then(|l| l.as_object());
+                let back = op.body.as_object().unwrap_or(&empty).keys().map(|key| {
+                    (key.clone(), old.and_then(|old| old.get(key)).cloned().unwrap_or(serde_json::Value::Null))
+                });
+                self.label(op, &back.collect())
+            }
+            (_, None) => self.delete(op),
+            (_, Some(before)) => {
+                // Since we wrote it, its resourceVersion is another; the old one would be refused.
+                let mut before = before.clone();
+                if let Some(meta) = before.pointer_mut("/metadata").and_then(|m| m.as_object_mut()) {
+                    for key in ["resourceVersion", "uid", "creationTimestamp", "managedFields", "generation"] {
+                        meta.remove(key);
+                    }
+                }
+                let verb = if op.verb == KubeVerb::Delete { "create" } else { "replace" };
+                self.kubectl(&words([verb, "-f", "-"]), Some(&before))
+            }
+        }
+    }
+}
+
+impl Hands for RealHands {
+    fn act(&self, op: &Op) -> Result<(), HandError> {
+        match op {
+            Op::WriteFile { path, .. } | Op::RemoveFile { path } => Err(file_op(path)),
+            Op::Sysfs { path, value, .. } => self.sysfs(path, value),
+            Op::Service { unit, verb } => self.service(unit, *verb),
+            Op::Regenerate(tool) => self.tool(tool),
+            Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
+            Op::Kube(op) => self.kube(op),
+        }
+    }
+
+    fn take_back(&self, op: &Op) -> Result<(), HandError> {
+        match op {
+            Op::WriteFile { path, .. } | Op::RemoveFile { path } => Err(file_op(path)),
+            Op::Sysfs { path, back, .. } => self.sysfs(path, back),
+            Op::Service { unit, verb } => self.service(unit, opposite(*verb)),
+            Op::Regenerate(tool) => self.tool(tool),
+            Op::Proxmox { vmid, set, before, .. } => {
+                let was = |key: &String| before.iter().any(|(k, _)| k == key);
+                let gone: Vec<String> = set.iter().map(|(key, _)| key.clone()).filter(|key| !was(key)).collect();
+                self.qm(*vmid, before, &gone, None)
+            }
+            Op::Kube(op) => self.unkube(op),
+        }
+    }
+}
+
+/// A verb's way back. What was restarted or reloaded is restarted or reloaded again, over the restored files.
+pub(crate) fn opposite(verb: ServiceVerb) -> ServiceVerb {
+    match verb {
+        ServiceVerb::Enable => ServiceVerb::Disable,
+        ServiceVerb::Disable => ServiceVerb::Enable,
+        ServiceVerb::Start => ServiceVerb::Stop,
+        ServiceVerb::Stop => ServiceVerb::Start,
+        same @ (ServiceVerb::Restart | ServiceVerb::Reload | ServiceVerb::DaemonReload) => same,
+    }
+}
+
+fn words<const N: usize>(argv: [&str; N]) -> Vec<String> {
+    argv.into_iter().map(str::to_owned).collect()
+}
+
+fn file_op(path: &str) -> HandError {
+    HandError::NotHere { what: format!("writing {path}"), why: "the journal writes files itself".into() }
+}
+
+/// Runs a program to its end; its last words become the error.
+fn run(command: &mut Command, words: String, input: Option<String>) -> Result<(), HandError> {
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    let start = |source| HandError::Start { command: words.clone(), source };
+    command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+    let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
+        // A program that does not read to the end says why by its own status.
+        let _ = pipe.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(start)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let text = String::from_utf8_lossy(text);
+    let tail: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    let message = tail.into_iter().rev().collect::<Vec<_>>().join("; ");
+    let status = output.status.code().map_or("killed".to_owned(), |code| format!("exit status {code}"));
+    Err(HandError::Failed { command: words, status, message })
+}
