@@ -1,8 +1,10 @@
 //! A machine behind a directory descriptor: `/` (live) or any tree (`--root DIR`).
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use model::{Reason, Seen};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -20,6 +22,9 @@ pub struct Root {
     dir: OwnedFd,
     path: PathBuf,
     kind: Kind,
+    /// A simulated machine's device nodes, by path: they are recorded in `SIM_DIR/devices.json`, since nobody but
+    /// root can make real ones.
+    devices: OnceLock<BTreeMap<String, Stat>>,
 }
 
 impl Root {
@@ -40,7 +45,7 @@ impl Root {
     fn open(path: &Path, kind: Kind) -> std::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Root { dir, path: path.to_owned(), kind })
+        Ok(Root { dir, path: path.to_owned(), kind, devices: OnceLock::new() })
     }
 
     /// The directory that is this machine's `/`.
@@ -74,6 +79,25 @@ impl Root {
             Ok(stat) => Seen::Is(from_stat(&stat)),
             Err(errno) => from_errno(errno),
         }
+    }
+
+    fn devices(&self) -> &BTreeMap<String, Stat> {
+        self.devices.get_or_init(|| match self.kind {
+            Kind::Simulated => {
+                let bytes = self.read(&format!("{SIM_DIR}/devices.json")).is().unwrap_or_default();
+                serde_json::from_slice(&bytes).unwrap_or_default()
+            }
+            _ => BTreeMap::new(),
+        })
+    }
+
+    /// A simulated device node of this name.
+    fn device(&self, path: &str) -> Option<Stat> {
+        if self.kind != Kind::Simulated || self.devices().is_empty() {
+            return None;
+        }
+        let path = self.resolve(path).is()?;
+        self.devices().get(&path).cloned()
     }
 }
 
@@ -134,6 +158,9 @@ impl Machine for Root {
         let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
             Ok(fd) => fd,
             Err(Errno::NXIO) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
+            Err(Errno::NOENT) if self.device(path).is_some() => {
+                return Seen::Unreadable(Reason::Other("is no regular file".into()));
+            }
             Err(errno) => return from_errno(errno),
         };
         match rustix::fs::fstat(&fd) {
@@ -171,16 +198,29 @@ impl Machine for Root {
                 names.push(name.into_owned());
             }
         }
+        if self.kind == Kind::Simulated && !self.devices().is_empty() {
+            let dir = self.resolve(path).is().unwrap_or_default();
+            let below = format!("{}/", dir.trim_end_matches('/'));
+            let here = self.devices().keys().filter_map(|device| device.strip_prefix(&below));
+            names.extend(here.filter(|name| !name.contains('/')).map(str::to_owned));
+        }
         names.sort_unstable();
+        names.dedup();
         Seen::Is(names)
     }
 
     fn stat(&self, path: &str) -> Seen<Stat> {
-        self.meta(path, OFlags::empty())
+        match self.meta(path, OFlags::empty()) {
+            Seen::Absent => self.device(path).into(),
+            seen => seen,
+        }
     }
 
     fn lstat(&self, path: &str) -> Seen<Stat> {
-        self.meta(path, OFlags::NOFOLLOW)
+        match self.meta(path, OFlags::NOFOLLOW) {
+            Seen::Absent => self.device(path).into(),
+            seen => seen,
+        }
     }
 
     fn link(&self, path: &str) -> Seen<String> {

@@ -68,6 +68,12 @@ impl Scratch {
         std::fs::set_permissions(&full, std::fs::Permissions::from_mode(mode))
     }
 
+    /// Sets a file's time of last change, in seconds since the epoch.
+    pub fn set_mtime(&self, path: &str, seconds: i64) -> io::Result<()> {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.max(0) as u64);
+        std::fs::File::options().write(true).open(self.inside(path)?)?.set_modified(time)
+    }
+
     pub fn link(&self, path: &str, target: &str) -> io::Result<()> {
         let full = self.ready(path)?;
         std::os::unix::fs::symlink(target, full)

@@ -1,1 +1,14 @@
-//! sim
+//! Simulated machines: boxes (machines as data), the trees they are laid out as, and the physics that changes such a
+//! tree as a boot, a VM's start or a driver's installation would.
+//!
+//! Simulation replaces the machine and nothing above it: observers, checks, planners and the journal are the real
+//! ones. The tree carries [`machine::SIM_DIR`], so all that is shown of it says "simulated".
+
+mod answers;
+pub mod boxes;
+mod lay;
+mod pci;
+
+pub use boxes::{Box, BoxError};
+pub use lay::build;
+pub use pci::Pci;
