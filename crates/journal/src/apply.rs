@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::files::Like;
 use crate::log::{Drift, State};
 use crate::wal::Entry;
-use crate::{Error, Image, Journal};
+use crate::{Error, Files, Image, Journal, Transaction};
 
 /// What happened, for the caller's progress lines.
 #[derive(Clone, Copy, Debug)]
@@ -152,34 +152,34 @@ impl Journal<'_> {
         Ok(())
     }
 
-    /// Files that are no longer as the applied changes left them: edited, replaced or removed since.
-    pub fn drift(&self) -> Result<Vec<Drift>, Error> {
-        let mut latest = std::collections::BTreeMap::new();
-        for transaction in self.store.log.transactions.iter().filter(|t| t.state == State::Applied) {
-            for (record, change) in transaction.steps.iter().zip(&transaction.plan.changes) {
-                if let (Some(after), Some(path)) = (&record.after, path_of(&change.op)) {
-                    latest.insert(path.to_owned(), (transaction.number, after.clone()));
-                }
-            }
-        }
-        let mut drift = Vec::new();
-        for (path, (tx, after)) in latest {
-            let (now, _) = self.files.image(&path)?;
-            let says = match (&after, &now) {
-                (a, n) if a.digest() == n.digest() => continue,
-                (_, Image::Absent) => "was removed since",
-                (Image::Absent, _) => "is there again",
-                _ => "was edited since",
-            };
-            drift.push(Drift { tx, path, says: says.to_owned() });
-        }
-        Ok(drift)
-    }
-
     /// The steps of a plan that undo cannot take back.
     pub(crate) fn irreversible(plan: &Plan) -> Option<&Change> {
         plan.changes.iter().find(|change| change.undo == Undo::Irreversible)
     }
+}
+
+/// Files that are no longer as the applied changes left them: edited, replaced or removed since.
+pub(crate) fn drift(files: &Files, log: &[Transaction]) -> Result<Vec<Drift>, Error> {
+    let mut latest = std::collections::BTreeMap::new();
+    for transaction in log.iter().filter(|t| t.state == State::Applied) {
+        for (record, change) in transaction.steps.iter().zip(&transaction.plan.changes) {
+            if let (Some(after), Some(path)) = (&record.after, path_of(&change.op)) {
+                latest.insert(path.to_owned(), (transaction.number, after.clone()));
+            }
+        }
+    }
+    let mut drift = Vec::new();
+    for (path, (tx, after)) in latest {
+        let (now, _) = files.image(&path)?;
+        let says = match (&after, &now) {
+            (a, n) if a.digest() == n.digest() => continue,
+            (_, Image::Absent) => "was removed since",
+            (Image::Absent, _) => "is there again",
+            _ => "was edited since",
+        };
+        drift.push(Drift { tx, path, says: says.to_owned() });
+    }
+    Ok(drift)
 }
 
 /// The file an operation writes, if it is a plain file's.

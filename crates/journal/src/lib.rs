@@ -79,3 +79,16 @@ impl<'a> Journal<'a> {
 pub fn read_log(root: &Root) -> Result<Vec<Transaction>, Error> {
     store::read_only(root)
 }
+
+/// Files that are no longer as the applied changes in this log left them: edited, replaced or removed since.
+pub fn drift(root: &Root, log: &[Transaction]) -> Result<Vec<Drift>, Error> {
+    apply::drift(&Files::open(root.path())?, log)
+}
+
+/// A time of the log as people read it: `2026-11-24 04:20:21Z`.
+pub fn utc(seconds: i64) -> String {
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        Err(_) => seconds.to_string(),
+    }
+}

@@ -1,1 +1,148 @@
-fn main() {}
+//! thruway: arguments in, reports out.
+#![allow(clippy::disallowed_methods, reason = "the program reads its own arguments, plans and outputs; machines only through machine")]
+
+mod change;
+mod cli;
+mod demo;
+mod doctor;
+mod explain;
+mod gpus;
+mod paint;
+mod plans;
+mod record;
+mod target;
+mod way;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use model::Layer;
+
+use cli::{CdiVerb, Cli, Color, Command, Global, Verb};
+use target::Target;
+use way::Way;
+
+/// Exit statuses: all well, findings, could not look.
+const DONE: u8 = 0;
+const FOUND: u8 = 1;
+const BLIND: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    anstream::ColorChoice::write_global(match cli.global.color {
+        Color::Auto => anstream::ColorChoice::Auto,
+        Color::Always => anstream::ColorChoice::AlwaysAnsi,
+        Color::Never => anstream::ColorChoice::Never,
+    });
+    match run(cli) {
+        Ok(status) => ExitCode::from(status),
+        // The reader went away (`thruway doctor | head`): that is no error of ours.
+        Err(error) if broken_pipe(&error) => ExitCode::from(DONE),
+        Err(error) => {
+            let _ = writeln!(anstream::stderr(), "{} {}", paint::paint(paint::Tone::Bad, "thruway:"), chain(&error));
+            ExitCode::from(BLIND)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Doctor { layer } => doctor(global, layer),
+        Command::Gpus { card } => {
+            let target = Target::open(global)?;
+            let machine = target.machine();
+            let inventory = gpu::observe(machine);
+            let name = target.name(global);
+            if global.json {
+                let json = gpus::json(&inventory, &name, machine.kind(), card);
+                say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
+            } else {
+                say(&gpus::page(&inventory, &name, machine.kind(), card))?;
+            }
+            Ok(gpus::status(&inventory, card))
+        }
+        Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
+        Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
+        Command::Verify => change::verify(global, &Layer::ALL),
+        Command::Undo(args) => change::undo(global, &args, &Layer::ALL),
+        Command::Log => change::log(global),
+        Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
+        Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
+        Command::Demo(args) => demo::demo(global, &args),
+        Command::Host { verb } => floor(global, Layer::Host, verb),
+        Command::Vm { verb } => floor(global, Layer::Vm, verb),
+        Command::Guest { verb } => floor(global, Layer::Guest, verb),
+        Command::Container { verb } => floor(global, Layer::Container, verb),
+        Command::Kube { verb } => floor(global, Layer::Cluster, verb),
+        Command::App { verb } => floor(global, Layer::App, verb),
+        Command::Cdi { verb: CdiVerb::Generate } => record::cdi(global),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "thruway", &mut script);
+            say(&String::from_utf8_lossy(&script)).map(|()| DONE)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            say(&String::from_utf8_lossy(&page)).map(|()| DONE)
+        }
+    }
+}
+
+fn floor(global: &Global, layer: Layer, verb: Verb) -> anyhow::Result<u8> {
+    let layers = [layer];
+    match verb {
+        Verb::Doctor => doctor(global, Some(layer)),
+        Verb::Plan(args) => change::plan(global, &args, &layers),
+        Verb::Apply(args) => change::apply(global, &args, &layers),
+        Verb::Verify => change::verify(global, &layers),
+        Verb::Undo(args) => change::undo(global, &args, &layers),
+    }
+}
+
+fn doctor(global: &Global, layer: Option<Layer>) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let machine = target.machine();
+    let way = Way::observe(machine);
+    let report = doctor::Report::new(&way, target.name(global), machine.kind(), layer);
+    if global.json {
+        say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    } else {
+        say(&report.page(global.verbose))?;
+    }
+    Ok(report.status())
+}
+
+/// Prints a report to standard output.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// A line beside the report: progress, recovery.
+fn warn(text: &str) -> anyhow::Result<()> {
+    writeln!(anstream::stderr(), "{text}")?;
+    Ok(())
+}
+
+/// The error and its causes in one line each; a cause that only repeats is left out.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = paint::tame(&error.to_string()).replace("\\n", "\n");
+    for cause in error.chain().skip(1) {
+        let cause = paint::tame(&cause.to_string()).replace("\\n", "\n");
+        if !text.contains(&cause) {
+            text.push_str("\n  because: ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

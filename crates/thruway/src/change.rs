@@ -1,0 +1,309 @@
+//! plan, apply, verify, undo, log: shown first, asked for, reported.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use journal::{Journal, Progress, Recovered, State, Transaction};
+use machine::Kind;
+use model::{Intent, Layer, OutcomeState, PLAN_SCHEMA, Plan};
+
+use crate::cli::{ApplyArgs, Global, PlanArgs, UndoArgs, WishArgs};
+use crate::paint::{Page, Tone, paint};
+use crate::plans;
+use crate::target::Target;
+use crate::way::Way;
+use crate::{DONE, FOUND, say, warn};
+
+/// The wish as the floors take it.
+pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
+    let vm = match wish.to.as_deref() {
+        None => None,
+        Some(to) => match to.split_once(':') {
+            Some(("vm", name)) if !name.is_empty() => Some(name.to_owned()),
+            _ => bail!("--to {to}: say vm:100 or vm:NAME"),
+        },
+    };
+    Ok(Intent {
+        give: wish.give.clone(),
+        vm,
+        allow: wish.allow.clone(),
+        by_ids: wish.by_ids,
+        engine: wish.engine.clone(),
+        default_runtime: wish.default_runtime,
+        deployment: wish.deployment.clone(),
+    })
+}
+
+pub fn plan(global: &Global, args: &PlanArgs, layers: &[Layer]) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let plan = Way::observe(target.machine()).plan(layers, &intent(&args.wish)?);
+    if let Some(path) = &args.out {
+        let json = serde_json::to_string_pretty(&plan)? + "\n";
+        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    show(&plan, &target, global)?;
+    if let (Some(path), false) = (&args.out, global.json) {
+        say(&format!("\nWritten to {}. Carry it out with: thruway apply {0}\n", path.display()))?;
+    }
+    Ok(if plan.refusals.is_empty() { DONE } else { FOUND })
+}
+
+fn show(plan: &Plan, target: &Target, global: &Global) -> anyhow::Result<()> {
+    if global.json {
+        return say(&(serde_json::to_string_pretty(plan)? + "\n"));
+    }
+    let machine = target.machine();
+    let simulated = machine.kind() == Kind::Simulated;
+    say(&plans::page(plan, machine, &target.name(global), simulated, global.verbose))
+}
+
+pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let (plan, layers) = match &args.plan {
+        Some(path) => {
+            let plan = read_plan(path)?;
+            fresh(&plan, &target, path)?;
+            let layers = plan.layers.clone();
+            (plan, layers)
+        }
+        None => (Way::observe(target.machine()).plan(layers, &intent(&args.wish)?), layers.to_vec()),
+    };
+    show(&plan, &target, global)?;
+    if !plan.refusals.is_empty() {
+        return Ok(FOUND);
+    }
+    if plan.changes.is_empty() || args.dry_run {
+        return Ok(DONE);
+    }
+    let path = target.path()?;
+    if !agreed(args.yes, "Carry this out?")? {
+        warn("Nothing was changed.")?;
+        return Ok(DONE);
+    }
+    let hands = target.hands()?;
+    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
+    recover(&mut journal)?;
+    let applied = journal.apply(&plan, &mut |progress| progress_line(progress)).map_err(rootly)?;
+    drop(journal);
+    if global.json {
+        return say(&(serde_json::to_string(&applied)? + "\n")).map(|()| DONE);
+    }
+    let mut page = Page::new();
+    page.gap();
+    page.line(format!("{} Applied as change {}.", paint(Tone::Good, "●"), applied.number));
+    let outcomes = Way::observe(target.machine()).verify(&layers, &plan.asked);
+    plans::outcome_lines(&mut page, &outcomes);
+    page.line(format!("  Take it back with: {}", paint(Tone::Code, &format!("thruway undo {}", applied.number))));
+    say(&page.text())?;
+    Ok(DONE)
+}
+
+fn read_plan(path: &Path) -> anyhow::Result<Plan> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let name = path.display();
+    let plan: Plan = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{name} is no plan; make one with `thruway plan --out {name}`"))?;
+    if plan.schema > PLAN_SCHEMA {
+        bail!("{name} is a plan of form {}, this thruway reads up to form {PLAN_SCHEMA}: update thruway", plan.schema);
+    }
+    Ok(plan)
+}
+
+/// A plan holds for the machine it was made on, as it was then.
+fn fresh(plan: &Plan, target: &Target, path: &Path) -> anyhow::Result<()> {
+    let now = Way::observe(target.machine()).plan(&plan.layers, &plan.asked);
+    let changed = plan.based_on.changed_since(&now.based_on);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let mut says = format!("{} no longer fits this machine; plan again. Changed since:", path.display());
+    for (name, then, now) in changed {
+        let word = |value: String| if value.is_empty() { "nothing".to_owned() } else { value };
+        says.push_str(&format!("\n  {name}: {} → {}", word(then), word(now)));
+    }
+    bail!(says)
+}
+
+/// Deals with what an interrupted run left, and says so.
+fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
+    for recovered in journal.recover().map_err(rootly)? {
+        match recovered {
+            Recovered::Completed(number) => warn(&format!("Change {number} had been interrupted after its last step: it stands."))?,
+            Recovered::TakenBack(undone) => {
+                warn(&format!("Change {} had been interrupted: it was taken back.", undone.number))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn progress_line(progress: Progress<'_>) {
+    // Progress goes to stderr and is not worth failing for.
+    let _ = match progress {
+        Progress::Step { index, of, change } => {
+            let line = format!("[{}/{of}] {}", index + 1, crate::paint::tame(&change.title));
+            writeln!(anstream::stderr(), "{}", paint(Tone::Faint, &line))
+        }
+        Progress::Done { .. } => Ok(()),
+    };
+}
+
+fn agreed(yes: bool, question: &str) -> anyhow::Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("there is no terminal to ask on: say --yes to go ahead, or --dry-run to only look");
+    }
+    write!(anstream::stderr(), "\n{question} [y/N] ")?;
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Most refusals to write have one cause; name it.
+fn rootly(error: journal::Error) -> anyhow::Error {
+    let denied = matches!(&error, journal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+    let error = anyhow::Error::from(error);
+    if denied { error.context("changing this machine needs root: try again with sudo") } else { error }
+}
+
+fn standing<'t>(log: &'t [Transaction], layers: &[Layer]) -> impl DoubleEndedIterator<Item = &'t Transaction> {
+    let layers = layers.to_vec();
+    log.iter().filter(move |t| t.state == State::Applied && t.plan.layers.iter().any(|layer| layers.contains(layer)))
+}
+
+/// 0 all held or pending, 1 something failed, 2 could not look.
+pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let root = match &target {
+        Target::Root(root) | Target::Simulated(root, _) => root,
+        Target::Captured(_) => bail!("a capture has no journal to verify"),
+    };
+    let log = journal::read_log(root)?;
+    let way = Way::observe(target.machine());
+    let mut page = Page::new();
+    let mut all = Vec::new();
+    for transaction in standing(&log, layers) {
+        let its: Vec<Layer> = transaction.plan.layers.iter().filter(|layer| layers.contains(layer)).copied().collect();
+        let outcomes = way.verify(&its, &transaction.plan.asked);
+        page.gap();
+        page.line(paint(Tone::Strong, &format!("Change {} ({})", transaction.number, plans::layer_names(&its))));
+        for intent in &transaction.plan.intent {
+            page.hang(2, "", 0, Tone::Faint, intent);
+        }
+        plans::outcome_lines(&mut page, &outcomes);
+        all.push(serde_json::json!({ "change": transaction.number, "outcomes": outcomes }));
+    }
+    let drift = journal::drift(root, &log)?;
+    if !drift.is_empty() {
+        page.gap();
+        page.line(paint(Tone::Strong, "Edited by someone since"));
+        for drift in &drift {
+            page.line(format!("  {} {} {} (change {})", paint(Tone::Warn, "!"), paint(Tone::Plain, &drift.path), drift.says, drift.tx));
+        }
+    }
+    if all.is_empty() {
+        page.line("Nothing of thruway's stands on this machine.");
+    }
+    if global.json {
+        let report = serde_json::json!({ "schema": 1, "changes": all, "drift": drift });
+        say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    } else {
+        say(&page.text())?;
+    }
+    let states = || standing(&log, layers).flat_map(|t| way.verify(&t.plan.layers, &t.plan.asked)).map(|o| o.state);
+    if states().any(|state| matches!(state, OutcomeState::Failed(_))) {
+        return Ok(FOUND);
+    }
+    Ok(if states().any(|state| matches!(state, OutcomeState::Unknown(_))) { 2 } else { DONE })
+}
+
+pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let path = target.path()?;
+    let hands = target.hands()?;
+    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
+    if !args.dry_run {
+        recover(&mut journal)?;
+    }
+    let number = args.number.or_else(|| standing(journal.log(), layers).next_back().map(|t| t.number));
+    let Some(number) = number else {
+        say("Nothing of thruway's stands on this machine.\n")?;
+        return Ok(DONE);
+    };
+    let Some(transaction) = journal.log().iter().find(|t| t.number == number) else {
+        bail!("there is no change {number}; `thruway log` lists them");
+    };
+    let mut page = Page::new();
+    page.line(paint(Tone::Strong, &format!("Taking back change {number}")));
+    for change in transaction.plan.changes.iter().rev() {
+        page.hang(2, "-", 2, Tone::Plain, &change.title);
+    }
+    if !global.json {
+        say(&page.text())?;
+    }
+    if args.dry_run {
+        return Ok(DONE);
+    }
+    if !agreed(args.yes, "Take it back?")? {
+        warn("Nothing was changed.")?;
+        return Ok(DONE);
+    }
+    let undone = journal.undo(number).map_err(rootly)?;
+    if global.json {
+        say(&(serde_json::to_string(&undone)? + "\n"))?;
+    } else {
+        say(&format!("{} Change {number} is taken back.\n", paint(Tone::Good, "●")))?;
+    }
+    Ok(DONE)
+}
+
+pub fn log(global: &Global) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let log = match &target {
+        Target::Root(root) | Target::Simulated(root, _) => journal::read_log(root)?,
+        Target::Captured(_) => bail!("a capture has no journal"),
+    };
+    if global.json {
+        let report = serde_json::json!({ "schema": 1, "changes": log });
+        say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        return Ok(DONE);
+    }
+    let mut page = Page::new();
+    if log.is_empty() {
+        page.line("Nothing was ever changed here by thruway.");
+    }
+    for transaction in &log {
+        let (state, tone) = match transaction.state {
+            State::Applied => ("stands", Tone::Good),
+            State::Undone => ("taken back", Tone::Faint),
+            State::Unfinished => ("interrupted", Tone::Bad),
+            State::HalfUndone => ("half taken back", Tone::Bad),
+        };
+        page.line(format!(
+            "{}  {}  {}  {}",
+            paint(Tone::Strong, &format!("{:>3}", transaction.number)),
+            time(transaction.at),
+            paint(tone, &format!("{state:<12}")),
+            paint(Tone::Plain, &plans::layer_names(&transaction.plan.layers)),
+        ));
+        for intent in &transaction.plan.intent {
+            page.hang(5, "", 0, Tone::Plain, intent);
+        }
+        if global.verbose {
+            for change in &transaction.plan.changes {
+                page.hang(5, "-", 2, Tone::Faint, &change.title);
+            }
+        }
+    }
+    say(&page.text())?;
+    Ok(DONE)
+}
+
+/// UTC, to the second.
+fn time(seconds: i64) -> String {
+    journal::utc(seconds)
+}

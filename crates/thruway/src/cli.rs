@@ -1,0 +1,240 @@
+//! The grammar of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::{Bdf, Layer};
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "thruway",
+    version,
+    about = "Takes an NVIDIA GPU from the PCI slot to the app: says where it breaks, plans the fix, proves it, takes it back",
+    long_about = "thruway walks the whole way a GPU takes (host, VM, guest, container, cluster, app), says where it is \
+                  lost and why, fixes it by a plan that you read first, and takes it back byte for byte.\n\n\
+                  Exit status: 0 all well, 1 findings, 2 could not look.",
+    after_help = "Start with `thruway doctor`. No GPU at hand? `thruway demo` shows the whole way on simulated machines.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct Global {
+    /// Look at (and change) the machine whose root file system is this directory
+    #[arg(long, value_name = "DIR", global = true, conflicts_with_all = ["from", "sim"], help_heading = "Which machine")]
+    pub root: Option<PathBuf>,
+    /// Look at a recorded machine: a file written by `thruway capture`, or a partial tree
+    #[arg(long, value_name = "CAPTURE", global = true, conflicts_with = "sim", help_heading = "Which machine")]
+    pub from: Option<PathBuf>,
+    /// Look at a simulated machine by its name (`thruway demo --list` names them)
+    #[arg(long, value_name = "BOX", global = true, help_heading = "Which machine")]
+    pub sim: Option<String>,
+    /// Print JSON, versioned, in place of the report
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Show everything: checks that pass, whole diffs
+    #[arg(long, short, global = true, help_heading = "Output")]
+    pub verbose: bool,
+    /// When to use colour
+    #[arg(long, value_enum, default_value_t, global = true, help_heading = "Output")]
+    pub color: Color,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Walk the whole way and say where the GPU is lost, why, and how to mend it
+    Doctor {
+        /// Only this floor: host, vm, guest, container, cluster, app
+        #[arg(long, value_name = "FLOOR")]
+        layer: Option<Layer>,
+    },
+    /// List every GPU: what it is, what it shares, who has it now
+    Gpus {
+        /// Only this card
+        #[arg(value_name = "BDF")]
+        card: Option<Bdf>,
+    },
+    /// Show what would be changed, on all floors of this machine
+    Plan(PlanArgs),
+    /// Carry a plan out: shows it first and asks
+    Apply(ApplyArgs),
+    /// Look again at what was applied: effective, pending or broken
+    Verify,
+    /// Take the newest change (or change N) back
+    Undo(UndoArgs),
+    /// List the changes made to this machine
+    Log,
+    /// Record this machine, read-only and redacted, into one file
+    Capture {
+        /// The file to write
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+        /// Keep serial numbers, MACs, UUIDs, host names, addresses and tokens
+        #[arg(long)]
+        no_redact: bool,
+    },
+    /// Explain a check: why it matters, what people see, what to do
+    Explain {
+        /// The check, e.g. host/group-shared; none: list all
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+        /// The page of every check as Markdown (docs/checks.md)
+        #[arg(long, hide = true)]
+        markdown: bool,
+    },
+    /// Watch the whole way on simulated machines: no root, no hardware
+    Demo(DemoArgs),
+    /// The host floor: IOMMU, VFIO, boot loader
+    Host {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// The VM floor: Proxmox VE, libvirt, QEMU
+    Vm {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// The guest floor: the driver
+    Guest {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// The container floor: engines and CDI
+    Container {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// The cluster floor: Kubernetes
+    #[command(visible_alias = "cluster")]
+    Kube {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// The app floor: Jellyfin
+    App {
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// CDI specs: what a container is given of a card and its driver
+    Cdi {
+        #[command(subcommand)]
+        verb: CdiVerb,
+    },
+    /// Print a completion script for your shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the man page
+    Man,
+}
+
+/// The same four verbs on every floor.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// What is wrong on this floor
+    Doctor,
+    /// Show what would be changed on this floor
+    Plan(PlanArgs),
+    /// Carry a plan for this floor out: shows it first and asks
+    Apply(ApplyArgs),
+    /// Look again at what was applied on this floor
+    Verify,
+    /// Take the newest change of this floor back
+    Undo(UndoArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum CdiVerb {
+    /// Print the CDI spec made from this machine's driver and cards
+    Generate,
+}
+
+/// What is wanted.
+#[derive(Args, Debug, Clone, Default)]
+pub struct WishArgs {
+    /// The card to give away, by address; may be repeated
+    #[arg(long, value_name = "BDF")]
+    pub give: Vec<Bdf>,
+    /// Who gets it: vm:100, or a libvirt name as vm:NAME
+    #[arg(long, value_name = "WHOM")]
+    pub to: Option<String>,
+    /// Accept a loss by the id of the check that refuses, e.g. host/console-lost; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub allow: Vec<String>,
+    /// Bind by vendor and device id (also catches twin cards)
+    #[arg(long)]
+    pub by_ids: bool,
+    /// The container engine to configure
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Make the GPU runtime the engine's default
+    #[arg(long)]
+    pub default_runtime: bool,
+    /// The Deployment to patch, as NAMESPACE/NAME
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub wish: WishArgs,
+    /// Write the plan to this file, for `thruway apply FILE`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct ApplyArgs {
+    /// A plan written by `plan --out`; without it, one is made now
+    #[arg(value_name = "PLAN")]
+    pub plan: Option<PathBuf>,
+    #[command(flatten)]
+    pub wish: WishArgs,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct UndoArgs {
+    /// The change's number in `thruway log`; without it, the newest
+    #[arg(value_name = "N")]
+    pub number: Option<u64>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show what would be taken back and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct DemoArgs {
+    /// Go on by key
+    #[arg(long)]
+    pub step: bool,
+    /// List the simulated machines
+    #[arg(long)]
+    pub list: bool,
+    /// Lay a simulated machine out as a tree in an empty directory, for --root
+    #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
+    pub build: Option<Vec<String>>,
+}

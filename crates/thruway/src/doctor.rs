@@ -1,0 +1,286 @@
+//! `thruway doctor`: the chain as a picture, the first broken link first.
+
+use gpu::Card;
+use machine::Kind;
+use model::{Finding, Layer, Presence, Trouble, Verdict};
+use serde::Serialize;
+
+use crate::paint::{Page, Tone, paint, plural};
+use crate::way::Way;
+
+/// The version of the report's JSON form.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+pub struct Report {
+    schema: u32,
+    thruway: &'static str,
+    machine: String,
+    kind: Kind,
+    simulated: bool,
+    verdict: Overall,
+    /// The id of the first broken link on the way.
+    first_broken: Option<String>,
+    cards: Vec<CardLine>,
+    floors: Vec<FloorReport>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Overall {
+    Well,
+    /// Works, and something is harmful, risky or due to break.
+    Warned,
+    Broken,
+    /// Nothing wrong was seen, yet not everything could be looked at.
+    Unknown,
+}
+
+#[derive(Serialize)]
+struct CardLine {
+    bdf: String,
+    id: String,
+    name: String,
+    holder: gpu::Holder,
+}
+
+#[derive(Serialize)]
+struct FloorReport {
+    layer: Layer,
+    #[serde(flatten)]
+    presence: Presence,
+    state: FloorState,
+    findings: Vec<Finding>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum FloorState {
+    NotHere,
+    Well,
+    Warned,
+    Broken,
+    Unknown,
+}
+
+impl Report {
+    pub fn new(way: &Way, machine: String, kind: Kind, only: Option<Layer>) -> Self {
+        let layers = Layer::ALL.into_iter().filter(|layer| only.is_none_or(|only| only == *layer));
+        let floors: Vec<FloorReport> = layers.map(|layer| floor(way, layer)).collect();
+        let cards = way.gpus.cards.iter().map(card).collect();
+        let verdict = overall(way, &floors);
+        let first_broken = troubles(&floors, |v| matches!(v, Verdict::Fail(_))).next().map(|(f, _)| f.about.id.to_string());
+        Report {
+            schema: SCHEMA,
+            thruway: env!("CARGO_PKG_VERSION"),
+            machine,
+            kind,
+            simulated: kind == Kind::Simulated,
+            verdict,
+            first_broken,
+            cards,
+            floors,
+        }
+    }
+
+    /// 0 all well, 1 findings, 2 could not look.
+    pub fn status(&self) -> u8 {
+        match self.verdict {
+            Overall::Well => 0,
+            Overall::Warned | Overall::Broken => 1,
+            Overall::Unknown => 2,
+        }
+    }
+
+    pub fn page(&self, verbose: bool) -> String {
+        let mut page = Page::new();
+        self.head(&mut page);
+        self.picture(&mut page);
+        let fails: Vec<_> = troubles(&self.floors, |v| matches!(v, Verdict::Fail(_))).collect();
+        let warns: Vec<_> = troubles(&self.floors, |v| matches!(v, Verdict::Warn(_))).collect();
+        for (finding, trouble) in &fails {
+            trouble_lines(&mut page, "✗", Tone::Bad, finding, trouble);
+        }
+        for (finding, trouble) in &warns {
+            trouble_lines(&mut page, "!", Tone::Warn, finding, trouble);
+        }
+        self.unknowns(&mut page);
+        if verbose {
+            self.passes(&mut page);
+        }
+        self.foot(&mut page, fails.len(), warns.len());
+        page.text()
+    }
+
+    fn head(&self, page: &mut Page) {
+        let simulated = if self.simulated { "  (simulated)" } else { "" };
+        page.line(format!("{}{}", paint(Tone::Strong, &format!("The way on {}", self.machine)), paint(Tone::Warn, simulated)));
+        page.gap();
+        match self.cards.as_slice() {
+            [] => page.line(format!("  {}", paint(Tone::Faint, "no display or 3D controller on the PCI bus"))),
+            cards => {
+                for card in cards {
+                    let name = format!("{}  {}", paint(Tone::Strong, &card.bdf), paint(Tone::Plain, &card.name));
+                    page.line(format!("  {name}  {}", paint(Tone::Faint, &format!("[{}]  {}", card.id, crate::gpus::holder(&card.holder)))));
+                }
+            }
+        }
+        page.gap();
+    }
+
+    /// The chain: solid up to the first broken link, dotted after it.
+    fn picture(&self, page: &mut Page) {
+        let mut names = String::from("  ");
+        let mut marks = String::from("  ");
+        let mut broken = false;
+        let last = self.floors.len().saturating_sub(1);
+        for (n, floor) in self.floors.iter().enumerate() {
+            let (mark, tone) = match floor.state {
+                FloorState::NotHere => ("○", Tone::Faint),
+                FloorState::Well => ("●", Tone::Good),
+                FloorState::Warned => ("!", Tone::Warn),
+                FloorState::Broken => ("✗", Tone::Bad),
+                FloorState::Unknown => ("?", Tone::Warn),
+            };
+            broken |= floor.state == FloorState::Broken;
+            marks.push_str(&paint(tone, mark));
+            let (link, link_tone) = if broken { ("┄", Tone::Faint) } else { ("━", Tone::Good) };
+            if n < last {
+                marks.push_str(&paint(link_tone, &link.repeat(13)));
+            }
+            let name = floor.layer.name();
+            let name_tone = if floor.state == FloorState::NotHere { Tone::Faint } else { Tone::Strong };
+            names.push_str(&paint(name_tone, name));
+            names.push_str(&" ".repeat(14usize.saturating_sub(name.len())));
+        }
+        page.line(names.trim_end());
+        page.line(marks);
+        page.gap();
+        for floor in &self.floors {
+            let (says, tone) = match &floor.presence {
+                Presence::Here(says) => (says.clone(), Tone::Plain),
+                Presence::NotHere(why) => (format!("not on this machine: {why}"), Tone::Faint),
+                Presence::Unknown(why) => (format!("could not look: {why}"), Tone::Warn),
+            };
+            page.hang(2, floor.layer.name(), 11, tone, &says);
+        }
+        page.gap();
+    }
+
+    fn unknowns(&self, page: &mut Page) {
+        let mut first = true;
+        for finding in self.floors.iter().flat_map(|floor| &floor.findings) {
+            if let Verdict::Unknown { reason, what } = &finding.verdict {
+                if std::mem::take(&mut first) {
+                    page.line(paint(Tone::Strong, "Could not look (this is not \"well\")"));
+                }
+                page.hang(2, finding.about.id.0, 28, Tone::Plain, &format!("{what}: {reason}"));
+            }
+        }
+        page.gap();
+    }
+
+    fn passes(&self, page: &mut Page) {
+        page.line(paint(Tone::Strong, "Checked and well"));
+        for finding in self.floors.iter().flat_map(|floor| &floor.findings) {
+            if finding.verdict == Verdict::Pass {
+                page.hang(2, finding.about.id.0, 28, Tone::Plain, finding.about.title);
+            }
+        }
+        page.gap();
+    }
+
+    fn foot(&self, page: &mut Page, fails: usize, warns: usize) {
+        let (says, tone) = match self.verdict {
+            Overall::Well => ("All well as far as this machine goes.".to_owned(), Tone::Good),
+            Overall::Unknown => ("Nothing wrong was seen, but not everything could be looked at: try as root.".to_owned(), Tone::Warn),
+            Overall::Broken if fails == 0 => ("There is no GPU on this machine, so the way does not begin here.".to_owned(), Tone::Bad),
+            Overall::Broken | Overall::Warned => {
+                let broken = plural(fails, "broken link", "broken links");
+                let warned = plural(warns, "warning", "warnings");
+                let says = match (fails, warns) {
+                    (0, _) => warned,
+                    (_, 0) => broken,
+                    _ => format!("{broken}, {warned}"),
+                };
+                (format!("{says}. `thruway plan` shows what thruway would change; `thruway explain ID` says more."), if fails > 0 { Tone::Bad } else { Tone::Warn })
+            }
+        };
+        page.line(paint(tone, &says));
+    }
+}
+
+fn card(card: &Card) -> CardLine {
+    CardLine {
+        bdf: card.identity.bdf.to_string(),
+        id: card.identity.id.to_string(),
+        name: format!("{} {}", crate::gpus::vendor(&card.vendor_name), card.device_name),
+        holder: card.holder.clone(),
+    }
+}
+
+fn floor(way: &Way, layer: Layer) -> FloorReport {
+    let presence = way.presence(layer);
+    let findings = way.findings(layer);
+    let any = |test: fn(&Verdict) -> bool| findings.iter().any(|f| test(&f.verdict));
+    let state = if any(|v| matches!(v, Verdict::Fail(_))) {
+        FloorState::Broken
+    } else if any(|v| matches!(v, Verdict::Warn(_))) {
+        FloorState::Warned
+    } else if any(|v| matches!(v, Verdict::Unknown { .. })) {
+        FloorState::Unknown
+    } else {
+        match presence {
+            Presence::Here(_) => FloorState::Well,
+            Presence::NotHere(_) => FloorState::NotHere,
+            Presence::Unknown(_) => FloorState::Unknown,
+        }
+    };
+    FloorReport { layer, presence, state, findings }
+}
+
+fn overall(way: &Way, floors: &[FloorReport]) -> Overall {
+    let any = |state| floors.iter().any(|floor| floor.state == state);
+    if any(FloorState::Broken) {
+        Overall::Broken
+    } else if any(FloorState::Warned) {
+        Overall::Warned
+    } else if way.gpus.looked.unreadable().is_some() || any(FloorState::Unknown) {
+        Overall::Unknown
+    } else if way.gpus.cards.is_empty() {
+        Overall::Broken
+    } else {
+        Overall::Well
+    }
+}
+
+fn troubles(floors: &[FloorReport], test: fn(&Verdict) -> bool) -> impl Iterator<Item = (&Finding, &Trouble)> {
+    floors.iter().flat_map(|floor| &floor.findings).filter(move |f| test(&f.verdict)).filter_map(|finding| {
+        match &finding.verdict {
+            Verdict::Fail(trouble) | Verdict::Warn(trouble) => Some((finding, trouble)),
+            _ => None,
+        }
+    })
+}
+
+fn trouble_lines(page: &mut Page, mark: &str, tone: Tone, finding: &Finding, trouble: &Trouble) {
+    const COLUMN: usize = 6;
+    page.hang(0, "", 0, Tone::Plain, "");
+    page.hang(0, mark, 2, tone, &trouble.says);
+    page.whole(2, "", 0, Tone::Faint, finding.about.id.0);
+    for evidence in &trouble.evidence {
+        page.hang(4, "seen", COLUMN, Tone::Plain, &format!("{}  {}", evidence.source, evidence.value));
+    }
+    for fix in &trouble.fixes {
+        page.hang(4, "fix", COLUMN, Tone::Plain, &fix.does);
+        for paste in &fix.paste {
+            page.whole(4 + COLUMN + 2, "", 0, Tone::Code, paste);
+        }
+        for cost in &fix.costs {
+            page.hang(4, "cost", COLUMN, Tone::Plain, cost);
+        }
+        if !fix.undo.is_empty() {
+            page.hang(4, "undo", COLUMN, Tone::Plain, &fix.undo);
+        }
+    }
+}

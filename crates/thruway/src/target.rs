@@ -1,0 +1,75 @@
+//! Which machine is meant, and how it is changed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use journal::{Hands, RealHands};
+use machine::{Kind, Machine, Memory, Root};
+
+use crate::cli::Global;
+
+/// The machine behind this run.
+pub enum Target {
+    /// The live machine, or a tree.
+    Root(Root),
+    Captured(Memory),
+    /// A simulated machine, in a temporary directory where it was named by its box.
+    Simulated(Root, Option<machine::scratch::Scratch>),
+}
+
+impl Target {
+    pub fn open(global: &Global) -> anyhow::Result<Self> {
+        if let Some(path) = &global.from {
+            let memory = machine::capture::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            return Ok(Target::Captured(memory));
+        }
+        if let Some(name) = &global.sim {
+            let scratch = machine::scratch::Scratch::temporary().context("cannot make a temporary directory")?;
+            sim::build_named(name, &scratch).with_context(|| format!("cannot make the simulated machine {name}"))?;
+            let root = Root::tree(scratch.path()).context("cannot open the simulated machine")?;
+            return Ok(Target::Simulated(root, Some(scratch)));
+        }
+        let root = match &global.root {
+            Some(path) if path.as_path() != Path::new("/") => {
+                Root::tree(path).with_context(|| format!("cannot open {} as a machine's root", path.display()))?
+            }
+            _ => Root::live().context("cannot open /")?,
+        };
+        Ok(match root.kind() {
+            Kind::Simulated => Target::Simulated(root, None),
+            _ => Target::Root(root),
+        })
+    }
+
+    pub fn machine(&self) -> &dyn Machine {
+        match self {
+            Target::Root(root) | Target::Simulated(root, _) => root,
+            Target::Captured(memory) => memory,
+        }
+    }
+
+    /// What the reports call it; a simulated machine by its box.
+    pub fn name(&self, global: &Global) -> String {
+        match (&global.sim, &global.from) {
+            (Some(name), _) => format!("simulated machine {name}"),
+            (_, Some(path)) => format!("capture {}", path.display()),
+            _ => self.machine().name(),
+        }
+    }
+
+    /// Where its files are, if it can be changed at all.
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        match self {
+            Target::Root(root) | Target::Simulated(root, _) => Ok(root.path().to_owned()),
+            Target::Captured(_) => bail!("a capture is a recording and cannot be changed; plans can be made from it, not applied"),
+        }
+    }
+
+    pub fn hands(&self) -> anyhow::Result<Box<dyn Hands>> {
+        let path = self.path()?;
+        Ok(match self {
+            Target::Simulated(..) => Box::new(sim::SimHands::new(&path).context("cannot open the simulated machine")?),
+            _ => Box::new(RealHands::new(&path)),
+        })
+    }
+}
