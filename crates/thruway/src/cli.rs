@@ -45,6 +45,9 @@ pub struct Global {
     /// When to use colour
     #[arg(long, value_enum, default_value_t, global = true, help_heading = "Output")]
     pub color: Color,
+    /// What the reports call the machine, where a scene gave it a name.
+    #[arg(skip)]
+    pub label: Option<String>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -234,6 +237,9 @@ pub struct DemoArgs {
     /// List the simulated machines
     #[arg(long)]
     pub list: bool,
+    /// Play this scene in place of the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
     /// Lay a simulated machine out as a tree in an empty directory, for --root
     #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
     pub build: Option<Vec<String>>,

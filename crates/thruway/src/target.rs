@@ -50,6 +50,9 @@ impl Target {
 
     /// What the reports call it; a simulated machine by its box.
     pub fn name(&self, global: &Global) -> String {
+        if let Some(label) = &global.label {
+            return label.clone();
+        }
         match (&global.sim, &global.from) {
             (Some(name), _) => format!("simulated machine {name}"),
             (_, Some(path)) => format!("capture {}", path.display()),
