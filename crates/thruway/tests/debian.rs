@@ -1,0 +1,144 @@
+//! A real Debian 12 tree: real GRUB, initramfs-tools, kmod and udev, changed by `thruway --root` and taken back.
+//!
+//! The tree is made once by mmdebstrap and kept below target/. The card is simulated: a box's /sys and /proc are laid
+//! into the tree, with the tree's own kernel release. Needs root (chroot, mounts) and mmdebstrap; prints why it is
+//! skipped otherwise.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "looks at the tree from outside")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,initramfs-tools,zstd,linux-image-amd64,grub-pc,grub2-common";
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    text
+}
+
+fn can_run() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("not root: chroot and mounts are needed".into());
+    }
+    for program in ["mmdebstrap", "unshare", "chroot"] {
+        if Command::new(program).arg("--version").output().is_err() {
+            return Err(format!("{program} is not installed (./test.sh installs it)"));
+        }
+    }
+    Ok(())
+}
+
+/// The tree as mmdebstrap made it, kept between runs.
+fn base() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-12");
+    if dir.join("boot/grub").is_dir() {
+        return dir;
+    }
+    let making = dir.with_extension("making");
+    let _ = std::fs::remove_dir_all(&making);
+    println!("making a Debian 12 tree (a minute or two; kept for later runs)");
+    run(Command::new("mmdebstrap").args([
+        "--mode=root",
+        "--variant=minbase",
+        "--aptopt=APT::Install-Recommends \"false\"",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        &format!("--include={PACKAGES}"),
+        "--essential-hook=echo 'grub-pc grub-pc/install_devices_empty boolean true' | chroot \"$1\" debconf-set-selections",
+        "bookworm",
+    ]).arg(&making));
+    // The initrd of every kernel is made in the test itself; MODULES=dep would look for this machine's disk.
+    std::fs::rename(&making, &dir).expect("the finished tree takes its name");
+    dir
+}
+
+/// Every file: path → (mode, uid, gid, digest or link), without what generators make and our own log.
+fn snapshot(root: &Path) -> BTreeMap<String, (u32, u32, u32, String)> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a directory of the tree") {
+            let path = entry.expect("an entry").path();
+            let name = format!("/{}", path.strip_prefix(root).expect("below the root").display());
+            let generated = name.starts_with("/boot/initrd") || name == "/boot/grub/grub.cfg";
+            // update-initramfs keeps a checksum of what it made and the time of it here.
+            let state = name == "/var/lib/thruway" || name.starts_with("/var/lib/initramfs-tools/");
+            if generated || state || ["/proc", "/sys", "/dev", "/tmp", "/run"].contains(&name.as_str()) {
+                continue;
+            }
+            let meta = path.symlink_metadata().expect("its metadata");
+            let what = if meta.is_symlink() {
+                std::fs::read_link(&path).expect("a link").display().to_string()
+            } else if meta.is_dir() {
+                todo.push(path.clone());
+                String::new()
+            } else if meta.is_file() {
+                model::Digest::of(&std::fs::read(&path).expect("a file")).0
+            } else {
+                String::new()
+            };
+            found.insert(name, (meta.mode(), meta.uid(), meta.gid(), what));
+        }
+    }
+    found
+}
+
+fn thruway(root: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_thruway"));
+    command.arg("--root").arg(root).args(args);
+    command
+}
+
+#[test]
+fn plan_apply_undo_with_real_grub_and_initramfs() {
+    if let Err(why) = can_run() {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let work = tempfile::Builder::new().prefix("debian-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let root = work.path().join("root");
+    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(base()).arg(&root));
+
+    // The card: a simulated host's sysfs and procfs, under this tree's own kernel.
+    let card = machine::scratch::Scratch::temporary().expect("a directory");
+    sim::build_named("debian-host", &card).expect("the box");
+    for dir in ["sys", "proc"] {
+        let _ = std::fs::remove_dir_all(root.join(dir));
+        run(Command::new("cp").arg("-a").arg(card.path().join(dir)).arg(root.join(dir)));
+    }
+    let kernels = std::fs::read_dir(root.join("lib/modules")).expect("the tree has a kernel");
+    let release = kernels.map(|e| e.expect("an entry").file_name().into_string().expect("a name")).next().expect("a kernel");
+    std::fs::write(root.join("proc/sys/kernel/osrelease"), format!("{release}\n")).expect("its release");
+
+    // Generated files as this tree's generators make them before any change.
+    let listing = |root: &Path| run(Command::new("chroot").arg(root).args(["lsinitramfs", &format!("/boot/initrd.img-{release}")]));
+    let before = snapshot(&root);
+    let initrd_before = listing(&root);
+
+    let plan = work.path().join("plan.json");
+    let give = ["--give", "26:00.0", "--allow", "host/console-lost"];
+    let shown = run(thruway(&root, &[["host", "plan"].as_slice(), &give, &["--out", plan.to_str().expect("a path")]].concat()));
+    assert!(shown.contains("update-initramfs -u -k all"), "{shown}");
+    println!("{shown}");
+    println!("{}", run(thruway(&root, &["apply", plan.to_str().expect("a path"), "--yes"])));
+
+    let during = snapshot(&root);
+    let changed: Vec<&String> = during.keys().filter(|path| before.get(*path) != during.get(*path)).collect();
+    assert!(!changed.is_empty(), "apply wrote nothing");
+    assert!(changed.iter().all(|path| path.starts_with("/etc") || path.starts_with("/var")), "{changed:?}");
+    let initrd = listing(&root);
+    assert!(initrd.contains("vfio-pci.ko"), "the initramfs has no vfio-pci:\n{initrd}");
+    let again = run(thruway(&root, &[["host", "plan"].as_slice(), &give].concat()));
+    assert!(again.contains("Nothing to change"), "a second plan is not empty:\n{again}");
+
+    println!("{}", run(thruway(&root, &["undo", "--yes"])));
+    let after = snapshot(&root);
+    let differ: Vec<&String> =
+        before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
+    assert_eq!(differ, Vec::<&String>::new(), "undo left differences");
+    assert_eq!(listing(&root), initrd_before, "the regenerated initramfs is not equal in meaning");
+}
