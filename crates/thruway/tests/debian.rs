@@ -5,10 +5,12 @@
 //! skipped otherwise.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "looks at the tree from outside")]
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use common::{differ, snapshot};
 
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,initramfs-tools,zstd,linux-image-amd64,grub-pc,grub2-common";
 
@@ -56,41 +58,19 @@ fn base() -> PathBuf {
     dir
 }
 
-/// Every file: path → (mode, uid, gid, digest or link), without what generators make and our own log.
-fn snapshot(root: &Path) -> BTreeMap<String, (u32, u32, u32, String)> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).expect("a directory of the tree") {
-            let path = entry.expect("an entry").path();
-            let name = format!("/{}", path.strip_prefix(root).expect("below the root").display());
-            let generated = name.starts_with("/boot/initrd") || name == "/boot/grub/grub.cfg";
-            // update-initramfs keeps a checksum of what it made and the time of it here.
-            let state = name == "/var/lib/thruway" || name.starts_with("/var/lib/initramfs-tools/");
-            if generated || state || ["/proc", "/sys", "/dev", "/tmp", "/run"].contains(&name.as_str()) {
-                continue;
-            }
-            let meta = path.symlink_metadata().expect("its metadata");
-            let what = if meta.is_symlink() {
-                std::fs::read_link(&path).expect("a link").display().to_string()
-            } else if meta.is_dir() {
-                todo.push(path.clone());
-                String::new()
-            } else if meta.is_file() {
-                model::Digest::of(&std::fs::read(&path).expect("a file")).0
-            } else {
-                String::new()
-            };
-            found.insert(name, (meta.mode(), meta.uid(), meta.gid(), what));
-        }
-    }
-    found
+fn done(root: &Path, args: &[&str]) -> String {
+    let output = common::on(root, args);
+    let text = format!("{}{}", common::stdout(&output), common::stderr(&output));
+    assert!(output.status.success(), "{args:?}: {}\n{text}", output.status);
+    text
 }
 
-fn thruway(root: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_thruway"));
-    command.arg("--root").arg(root).args(args);
-    command
+/// Without what generators make, the machine's own file systems, and update-initramfs's note of what it made.
+fn skip(name: &str) -> bool {
+    name.starts_with("/boot/initrd")
+        || name == "/boot/grub/grub.cfg"
+        || name.starts_with("/var/lib/initramfs-tools/")
+        || ["/proc", "/sys", "/dev", "/tmp", "/run"].contains(&name)
 }
 
 #[test]
@@ -116,29 +96,27 @@ fn plan_apply_undo_with_real_grub_and_initramfs() {
 
     // Generated files as this tree's generators make them before any change.
     let listing = |root: &Path| run(Command::new("chroot").arg(root).args(["lsinitramfs", &format!("/boot/initrd.img-{release}")]));
-    let before = snapshot(&root);
+    let before = snapshot(&root, &skip);
     let initrd_before = listing(&root);
 
     let plan = work.path().join("plan.json");
     let give = ["--give", "26:00.0", "--allow", "host/console-lost"];
-    let shown = run(thruway(&root, &[["host", "plan"].as_slice(), &give, &["--out", plan.to_str().expect("a path")]].concat()));
+    let shown = done(&root, &[["host", "plan"].as_slice(), &give, &["--out", plan.to_str().expect("a path")]].concat());
     assert!(shown.contains("update-initramfs -u -k all"), "{shown}");
     println!("{shown}");
-    println!("{}", run(thruway(&root, &["apply", plan.to_str().expect("a path"), "--yes"])));
+    println!("{}", done(&root, &["apply", plan.to_str().expect("a path"), "--yes"]));
 
-    let during = snapshot(&root);
-    let changed: Vec<&String> = during.keys().filter(|path| before.get(*path) != during.get(*path)).collect();
+    let during = snapshot(&root, &skip);
+    let changed = differ(&before, &during);
     assert!(!changed.is_empty(), "apply wrote nothing");
     assert!(changed.iter().all(|path| path.starts_with("/etc") || path.starts_with("/var")), "{changed:?}");
     let initrd = listing(&root);
     assert!(initrd.contains("vfio-pci.ko"), "the initramfs has no vfio-pci:\n{initrd}");
-    let again = run(thruway(&root, &[["host", "plan"].as_slice(), &give].concat()));
+    let again = done(&root, &[["host", "plan"].as_slice(), &give].concat());
     assert!(again.contains("Nothing to change"), "a second plan is not empty:\n{again}");
 
-    println!("{}", run(thruway(&root, &["undo", "--yes"])));
-    let after = snapshot(&root);
-    let differ: Vec<&String> =
-        before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
-    assert_eq!(differ, Vec::<&String>::new(), "undo left differences");
+    println!("{}", done(&root, &["undo", "--yes"]));
+    let after = snapshot(&root, &skip);
+    assert_eq!(differ(&before, &after), Vec::<String>::new(), "undo left differences");
     assert_eq!(listing(&root), initrd_before, "the regenerated initramfs is not equal in meaning");
 }

@@ -1,0 +1,178 @@
+//! The program from outside: statuses, forms, and what it does with bad input.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "runs the program")]
+
+mod common;
+
+use common::{on, stderr, stdout, thruway};
+
+#[test]
+fn this_machine_is_told_truly() {
+    // Whatever this machine is, the two views must agree with its PCI bus.
+    let devices = std::fs::read_dir("/sys/bus/pci/devices").map(|dir| {
+        let class = |e: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(e.ok()?.path().join("class")).ok();
+        dir.filter_map(class).filter(|class| class.starts_with("0x03")).count()
+    });
+    let gpus = thruway(&["gpus", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&gpus)).expect("JSON");
+    let cards = report["cards"].as_array().expect("cards").len();
+    match devices {
+        Ok(count) => {
+            assert!(cards <= count, "{cards} cards, but {count} display functions");
+            assert_eq!(cards == 0, count == 0, "{cards} cards, but {count} display functions");
+            assert_eq!(gpus.status.code(), Some(i32::from(count == 0)), "{}", stdout(&gpus));
+        }
+        Err(_) => println!("SKIPPED the comparison: this machine has no PCI bus in sysfs"),
+    }
+    let doctor = thruway(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&doctor)).expect("JSON");
+    assert_eq!(report["kind"], "live");
+    assert_eq!(report["floors"].as_array().expect("floors").len(), 6);
+    assert!(doctor.status.code().is_some_and(|code| code <= 2), "{:?}", doctor.status);
+}
+
+#[test]
+fn everything_simulated_says_so() {
+    for args in [["doctor"].as_slice(), &["gpus"], &["plan"]] {
+        let text = stdout(&thruway(&[&["--sim", "seed-host"], args].concat()));
+        assert!(text.contains("simulated"), "{args:?}:\n{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&stdout(&thruway(&["--sim", "seed-host", "doctor", "--json"]))).expect("JSON");
+    assert_eq!(json["simulated"], true);
+}
+
+#[test]
+fn the_seed_host_is_broken_first_on_the_host_floor() {
+    let doctor = thruway(&["--sim", "seed-host", "doctor", "--json"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&doctor)).expect("JSON");
+    assert_eq!(json["verdict"], "broken");
+    let first = json["first_broken"].as_str().expect("a broken link");
+    assert!(first.starts_with("host/"), "{first}");
+    let text = stdout(&thruway(&["--sim", "seed-host", "doctor"]));
+    let place = |needle: &str| text.find(needle).unwrap_or_else(|| panic!("no {needle} in\n{text}"));
+    assert!(place(first) < place("undo"), "{text}");
+    assert!(text.contains("26:00.0"), "{text}");
+}
+
+#[test]
+fn without_a_terminal_a_change_needs_yes() {
+    let scratch = machine::scratch::Scratch::temporary().expect("a directory");
+    sim::build_named("seed-host", &scratch).expect("the box");
+    let refused = on(scratch.path(), &["host", "apply", "--give", "26:00.0", "--allow", "host/console-lost"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--yes"), "{}", stderr(&refused));
+    assert!(!scratch.path().join("var/lib/thruway").exists(), "a refused apply left a journal");
+    let dry = on(scratch.path(), &["host", "apply", "--give", "26:00.0", "--allow", "host/console-lost", "--dry-run"]);
+    assert_eq!(dry.status.code(), Some(0), "{}", stderr(&dry));
+    assert!(!scratch.path().join("var/lib/thruway").exists(), "a dry run left a journal");
+}
+
+#[test]
+fn a_stale_plan_is_refused_with_what_changed() {
+    let scratch = machine::scratch::Scratch::temporary().expect("a directory");
+    sim::build_named("seed-host", &scratch).expect("the box");
+    let plan = scratch.path().join("plan.json");
+    let out = plan.to_str().expect("a path");
+    let made = on(scratch.path(), &["host", "plan", "--give", "26:00.0", "--allow", "host/console-lost", "--out", out]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let release = scratch.path().join("proc/sys/kernel/osrelease");
+    std::fs::write(&release, "6.8.12-1-pve\n").expect("another kernel");
+    let applied = on(scratch.path(), &["apply", out, "--yes"]);
+    assert_eq!(applied.status.code(), Some(2), "{}", stdout(&applied));
+    assert!(stderr(&applied).contains("6.8.12-1-pve"), "{}", stderr(&applied));
+}
+
+#[test]
+fn explain_knows_every_check_and_the_page_is_current() {
+    let list = stdout(&thruway(&["explain", "--json"]));
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&list).expect("JSON");
+    assert!(checks.len() >= 40, "{} checks", checks.len());
+    let mut ids: Vec<&str> = checks.iter().map(|check| check["id"].as_str().expect("an id")).collect();
+    for id in &ids {
+        assert_eq!(thruway(&["explain", id]).status.code(), Some(0), "{id}");
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), checks.len(), "two checks of one name");
+    assert_eq!(thruway(&["explain", "host/no-such-check"]).status.code(), Some(2));
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/checks.md")).expect("docs/checks.md");
+    let now = stdout(&thruway(&["explain", "--markdown"]));
+    assert_eq!(page, now, "docs/checks.md is old: thruway explain --markdown > docs/checks.md");
+}
+
+#[test]
+fn a_capture_says_the_same_as_the_machine() {
+    let scratch = machine::scratch::Scratch::temporary().expect("a directory");
+    sim::build_named("seed-guest", &scratch).expect("the box");
+    let file = scratch.path().join("box.tar.zst");
+    let out = file.to_str().expect("a path");
+    let made = on(scratch.path(), &["capture", "-o", out]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let verdicts = |text: String| -> Vec<(String, String)> {
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let floors = json["floors"].as_array().expect("floors").clone();
+        let findings = floors.iter().flat_map(|floor| floor["findings"].as_array().expect("findings").clone());
+        findings.map(|f| (f["id"].to_string(), f["verdict"].to_string())).collect()
+    };
+    let live = verdicts(stdout(&on(scratch.path(), &["doctor", "--json"])));
+    let replayed = verdicts(stdout(&thruway(&["--from", out, "doctor", "--json"])));
+    assert_eq!(live, replayed);
+    let apply = thruway(&["--from", out, "apply", "--yes"]);
+    assert_ne!(apply.status.code(), Some(0), "a capture was changed");
+}
+
+#[test]
+fn bad_input_is_named_and_never_a_panic() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("bad.tar.zst");
+    std::fs::write(&file, b"not a capture at all").expect("a file");
+    let file = file.to_str().expect("a path").to_owned();
+    let missing = dir.path().join("missing").display().to_string();
+    for args in [
+        vec!["--from", file.as_str(), "doctor"],
+        vec!["--from", missing.as_str(), "doctor"],
+        vec!["--root", missing.as_str(), "doctor"],
+        vec!["--sim", "no-such-box", "doctor"],
+        vec!["apply", file.as_str(), "--yes"],
+        vec!["gpus", "not-an-address"],
+        vec!["plan", "--give", "zz:00.0"],
+        vec!["plan", "--to", "100"],
+    ] {
+        let output = thruway(&args);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(!text.contains("panicked"), "{args:?}: {text}");
+        assert!(!text.trim().is_empty(), "{args:?} said nothing");
+    }
+    let text = stderr(&thruway(&["--from", &file, "doctor"]));
+    assert!(text.contains("bad.tar.zst"), "{text}");
+}
+
+#[test]
+fn completions_and_man_page_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = stdout(&thruway(&["completions", shell]));
+        assert!(text.contains("thruway") && text.contains("doctor"), "{shell}");
+    }
+    assert!(stdout(&thruway(&["man"])).contains(".TH thruway"));
+}
+
+#[test]
+fn the_demo_plays_and_its_output_is_the_recorded_one() {
+    let start = std::time::Instant::now();
+    let output = thruway(&["demo"]);
+    println!("the demo took {:.1} s", start.elapsed().as_secs_f64());
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", stdout(&output), stderr(&output));
+    let text = stdout(&output);
+    // The log's times are of today.
+    let text: String = text.lines().map(|line| format!("{}\n", untimed(line))).collect();
+    insta::assert_snapshot!("demo", text);
+}
+
+/// `2026-11-24 04:20:21Z` → `TIME`.
+fn untimed(line: &str) -> String {
+    match line.find("Z  ").filter(|end| *end >= 19 && line.is_char_boundary(end - 19)) {
+        Some(end) => format!("{}TIME{}", &line[..end - 19], &line[end + 1..]),
+        None => line.to_owned(),
+    }
+}

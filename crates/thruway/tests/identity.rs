@@ -1,0 +1,62 @@
+//! On every box: apply then undo is the identity, a second plan after apply is empty, plans are deterministic.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "looks at the tree from outside")]
+
+mod common;
+
+use common::{differ, on, snapshot, stderr, stdout};
+
+/// What a generator makes again: equal in content after undo, not in time. And the simulator's own notes.
+fn generated(name: &str) -> bool {
+    name.starts_with("/.thruway-sim/units")
+}
+
+fn untimed(root: &std::path::Path) -> std::collections::BTreeMap<String, (u32, u32, u32, String)> {
+    snapshot(root, &generated).into_iter().map(|(name, (m, u, g, _, what))| (name, (m, u, g, what))).collect()
+}
+
+/// Losses are accepted, so that as many boxes as possible are really changed.
+const WISH: [&str; 6] =
+    ["--allow", "host/console-lost", "--allow", "host/network-lost", "--allow", "host/disk-lost"];
+
+#[test]
+fn apply_then_undo_is_the_identity_on_every_box() {
+    let (mut boxes, mut changed, mut refused) = (0, 0, 0);
+    for name in sim::names() {
+        boxes += 1;
+        let scratch = machine::scratch::Scratch::temporary().expect("a temporary directory");
+        sim::build_named(name, &scratch).expect(name);
+        let root = scratch.path();
+        let before = untimed(root);
+
+        let plan = |extra: &[&str]| on(root, &[["plan"].as_slice(), &WISH, extra].concat());
+        let first = plan(&["--json"]);
+        assert_eq!(stdout(&first), stdout(&plan(&["--json"])), "{name}: the plan is not deterministic");
+        let json: serde_json::Value = serde_json::from_str(&stdout(&first)).unwrap_or_else(|e| panic!("{name}: {e}: {}", stderr(&first)));
+        let changes = json["changes"].as_array().expect("changes").len();
+        let refusals = json["refusals"].as_array().expect("refusals").len();
+
+        let applied = on(root, &[["apply", "--yes"].as_slice(), &WISH].concat());
+        if refusals > 0 {
+            refused += 1;
+            assert_eq!(applied.status.code(), Some(1), "{name}: a refused plan was applied\n{}", stdout(&applied));
+            assert_eq!(differ(&before, &untimed(root)), Vec::<String>::new(), "{name}: a refused plan changed something");
+            continue;
+        }
+        assert_eq!(applied.status.code(), Some(0), "{name}: {}\n{}", stdout(&applied), stderr(&applied));
+        if changes == 0 {
+            continue;
+        }
+        changed += 1;
+        let during = differ(&before, &untimed(root));
+        assert!(!during.is_empty(), "{name}: {changes} changes changed nothing");
+        let again = plan(&["--json"]);
+        let json: serde_json::Value = serde_json::from_str(&stdout(&again)).expect("a plan");
+        assert_eq!(json["changes"].as_array().expect("changes").len(), 0, "{name}: a second plan is not empty\n{}", stdout(&plan(&[])));
+
+        let undone = on(root, &["undo", "--yes"]);
+        assert_eq!(undone.status.code(), Some(0), "{name}: {}\n{}", stdout(&undone), stderr(&undone));
+        assert_eq!(differ(&before, &untimed(root)), Vec::<String>::new(), "{name}: undo left differences");
+    }
+    println!("{boxes} boxes: {changed} changed and taken back, {refused} refused");
+    assert!(changed >= 6, "only {changed} of {boxes} boxes were changed at all");
+}
