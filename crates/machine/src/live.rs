@@ -23,7 +23,7 @@ pub struct Root {
     path: PathBuf,
     kind: Kind,
     /// A simulated machine's device nodes, by path: they are recorded in `SIM_DIR/devices.json`, since nobody but
-    /// root can make real ones.
+    /// root can make real ones. Read once: a tree that a simulated boot has changed is opened again.
     devices: OnceLock<BTreeMap<String, Stat>>,
 }
 

@@ -17,7 +17,7 @@ const CHAIN: usize = 8;
 #[serde(default, deny_unknown_fields)]
 pub struct Box {
     /// The file's name without `.toml`.
-    #[serde(skip_deserializing)]
+    #[serde(skip)]
     pub name: String,
     pub title: String,
     /// Another box's name; everything here adds to or overrides it.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use machine::scratch::Scratch;
-use machine::{Answer, FileKind, Question, SIM_DIR, Stat};
+use machine::{Answer, FileKind, Machine as _, MachineExt as _, Question, SIM_DIR, Stat};
 
 use crate::boxes::{Box, BoxError};
+use crate::tree::Tree;
 use crate::{answers, pci};
 
 /// What [`build`] would only find when it lays the box out: (a text to find the line by, what is wrong).
@@ -108,7 +109,16 @@ pub fn build(this: &Box, tree: &Scratch) -> Result<(), BoxError> {
         store_answer(tree, question, &answer).map_err(io(key))?;
     }
     let flat = toml::to_string(this).map_err(|error| bad(error.to_string()))?;
-    tree.write(&format!("{SIM_DIR}/box.toml"), flat.as_bytes(), 0o644).map_err(io("box.toml"))
+    tree.write(&format!("{SIM_DIR}/box.toml"), flat.as_bytes(), 0o644).map_err(io("box.toml"))?;
+    first_initramfs(tree).map_err(|error| bad(error.to_string()))
+}
+
+/// The initramfs as the box's last update-initramfs left it: what is younger than the image is not in it.
+fn first_initramfs(tree: &Scratch) -> Result<(), crate::physics::PhysicsError> {
+    let tree = Tree::open(tree.path())?;
+    let images = tree.root.names("/boot").into_iter().filter(|name| name.starts_with("initrd.img-"));
+    let times = images.filter_map(|name| tree.root.stat(&format!("/boot/{name}")).is()).map(|stat| stat.mtime);
+    crate::physics::snapshot(&tree, times.max())
 }
 
 /// Writes the PCI part of /sys; a boot removes the old one first.

@@ -6,9 +6,14 @@
 
 mod answers;
 pub mod boxes;
+mod cluster;
+mod hands;
 mod lay;
 mod pci;
+pub mod physics;
+mod tree;
 
 pub use boxes::{Box, BoxError};
+pub use hands::SimHands;
 pub use lay::build;
 pub use pci::Pci;

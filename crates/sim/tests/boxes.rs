@@ -1,21 +1,16 @@
 //! The table of boxes: every simulated machine is laid out, and every floor's checks say of it what the box promises.
 
-use machine::scratch::Scratch;
-use machine::{Kind, Machine, MachineExt, Root};
-use sim::Box;
+mod common;
 
-fn lay_out(name: &str) -> (Scratch, Root) {
-    let this = Box::load(name).unwrap_or_else(|error| panic!("{error}"));
-    let tree = Scratch::temporary().expect("a temporary directory");
-    sim::build(&this, &tree).unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
-    let root = Root::tree(tree.path()).expect("the tree opens");
-    (tree, root)
-}
+use common::lay_out;
+use machine::{Kind, Machine, MachineExt};
+use sim::Box;
 
 #[test]
 fn every_box_is_a_simulated_machine() {
     for name in Box::names() {
-        let (_tree, root) = lay_out(name);
+        let laid = lay_out(name);
+        let root = &laid.root;
         assert_eq!(root.kind(), Kind::Simulated, "{name}");
         for link in root.names("/sys/bus/pci/devices") {
             let place = format!("/sys/bus/pci/devices/{link}");
@@ -31,7 +26,8 @@ fn every_box_is_a_simulated_machine() {
 
 #[test]
 fn the_seed_host_is_as_its_owner_wrote_down() {
-    let (_tree, root) = lay_out("seed-host");
+    let laid = lay_out("seed-host");
+    let root = &laid.root;
     let card = "/sys/bus/pci/devices/0000:26:00.0";
     assert_eq!(root.value(&format!("{card}/device")).is().as_deref(), Some("0x1d01"));
     assert_eq!(root.link_name(&format!("{card}/driver")).is().as_deref(), Some("nouveau"));
