@@ -118,7 +118,8 @@ fn first_initramfs(tree: &Scratch) -> Result<(), crate::physics::PhysicsError> {
     let tree = Tree::open(tree.path())?;
     let images = tree.root.names("/boot").into_iter().filter(|name| name.starts_with("initrd.img-"));
     let times = images.filter_map(|name| tree.root.stat(&format!("/boot/{name}")).is()).map(|stat| stat.mtime);
-    crate::physics::snapshot(&tree, times.max())
+    crate::physics::snapshot(&tree, times.max())?;
+    crate::physics::loader::first_refresh(&tree)
 }
 
 /// Writes the PCI part of /sys; a boot removes the old one first.

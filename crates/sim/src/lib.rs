@@ -17,3 +17,18 @@ pub use boxes::{Box, BoxError};
 pub use hands::SimHands;
 pub use lay::build;
 pub use pci::Pci;
+
+/// Lays the box of this name out, with all that it extends.
+pub fn build_named(name: &str, tree: &machine::scratch::Scratch) -> Result<(), BoxError> {
+    build(&Box::load(name)?, tree)
+}
+
+/// The names of all boxes, sorted.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    Box::names()
+}
+
+/// A box's title; empty where there is no such box.
+pub fn title(name: &str) -> String {
+    Box::own(name).map(|this| this.title).unwrap_or_default()
+}

@@ -96,6 +96,16 @@ pub(crate) fn refresh(tree: &Tree) -> Result<(), super::PhysicsError> {
     }
 }
 
+/// A box's ESPs have the command line that it runs with.
+pub(crate) fn first_refresh(tree: &Tree) -> Result<(), super::PhysicsError> {
+    if !has_esps(tree) || !by_systemd_boot(tree) {
+        return Ok(());
+    }
+    let now = tree.text("/proc/cmdline");
+    let words: Vec<&str> = now.split_whitespace().filter(|word| !word.starts_with("initrd=")).collect();
+    tree.write(&format!("{SIM_DIR}/esp/cmdline"), words.join(" "))
+}
+
 /// `kernel-install add-all`: entries get the command line of /etc/kernel/cmdline.
 pub(crate) fn kernel_install(tree: &Tree) -> Result<(), super::PhysicsError> {
     let wanted = tree.text("/etc/kernel/cmdline");
