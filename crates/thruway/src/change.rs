@@ -179,7 +179,7 @@ fn standing<'t>(log: &'t [Transaction], layers: &[Layer]) -> impl DoubleEndedIte
 pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
     let target = Target::open(global)?;
     let root = match &target {
-        Target::Root(root) | Target::Simulated(root, _) => root,
+        Target::Root(root) | Target::Simulated { root, .. } => root,
         Target::Captured(_) => bail!("a capture has no journal to verify"),
     };
     let log = journal::read_log(root)?;
@@ -264,7 +264,7 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
 pub fn log(global: &Global) -> anyhow::Result<u8> {
     let target = Target::open(global)?;
     let log = match &target {
-        Target::Root(root) | Target::Simulated(root, _) => journal::read_log(root)?,
+        Target::Root(root) | Target::Simulated { root, .. } => journal::read_log(root)?,
         Target::Captured(_) => bail!("a capture has no journal"),
     };
     if global.json {

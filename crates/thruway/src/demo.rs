@@ -29,7 +29,7 @@ pub fn demo(global: &Global, args: &DemoArgs) -> anyhow::Result<u8> {
     if args.list {
         let mut page = Page::new();
         for name in sim::names() {
-            page.hang(0, name, 28, Tone::Plain, &sim::title(name));
+            page.hang(0, name, 28, Tone::Plain, &sim::Box::own(name)?.title);
         }
         return say(&page.text()).map(|()| DONE);
     }
@@ -113,13 +113,20 @@ impl Stage<'_> {
             }
             "start" => {
                 let [host, vmid, guest] = words(rest)?;
-                sim::physics::start_vm(self.machine(host)?.path(), vmid.parse()?, self.machine(guest)?.path())?;
+                let vm = sim::physics::start_vm(self.machine(host)?.path(), vmid.parse()?)?;
+                sim::physics::plug_into(self.machine(guest)?.path(), &vm)?;
                 format!("VM {vmid} starts on {host}; {guest} boots inside it")
             }
             "stop" => {
                 let [host, vmid] = words(rest)?;
                 sim::physics::stop_vm(self.machine(host)?.path(), vmid.parse()?)?;
                 format!("VM {vmid} stops on {host}")
+            }
+            "apt" => {
+                let (name, packages) = rest.split_once(' ').unwrap_or((rest, ""));
+                let packages: Vec<&str> = packages.split_whitespace().collect();
+                sim::physics::install_packages(self.machine(name)?.path(), &packages)?;
+                format!("{} installed on {name}, as advised", packages.join(", "))
             }
             "install" => {
                 let [name, version] = words(rest)?;

@@ -128,7 +128,8 @@ impl Report {
         page.gap();
     }
 
-    /// The chain: solid up to the first broken link, dotted after it.
+    /// The chain: solid where a floor carries the card on, dotted after the first broken link and past floors that are
+    /// not on this machine.
     fn picture(&self, page: &mut Page) {
         let mut names = String::from("  ");
         let mut marks = String::from("  ");
@@ -144,7 +145,8 @@ impl Report {
             };
             broken |= floor.state == FloorState::Broken;
             marks.push_str(&paint(tone, mark));
-            let (link, link_tone) = if broken { ("┄", Tone::Faint) } else { ("━", Tone::Good) };
+            let carries = !broken && matches!(floor.state, FloorState::Well | FloorState::Warned);
+            let (link, link_tone) = if carries { ("━", Tone::Good) } else { ("┄", Tone::Faint) };
             if n < last {
                 marks.push_str(&paint(link_tone, &link.repeat(13)));
             }

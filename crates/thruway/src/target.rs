@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use journal::{Hands, RealHands};
+use machine::scratch::Scratch;
 use machine::{Kind, Machine, Memory, Root};
 
 use crate::cli::Global;
@@ -13,8 +14,8 @@ pub enum Target {
     /// The live machine, or a tree.
     Root(Root),
     Captured(Memory),
-    /// A simulated machine, in a temporary directory where it was named by its box.
-    Simulated(Root, Option<machine::scratch::Scratch>),
+    /// A simulated machine; where it was named by its box, its directory goes with this value.
+    Simulated { root: Root, _made: Option<Scratch> },
 }
 
 impl Target {
@@ -24,10 +25,10 @@ impl Target {
             return Ok(Target::Captured(memory));
         }
         if let Some(name) = &global.sim {
-            let scratch = machine::scratch::Scratch::temporary().context("cannot make a temporary directory")?;
+            let scratch = Scratch::temporary().context("cannot make a temporary directory")?;
             sim::build_named(name, &scratch).with_context(|| format!("cannot make the simulated machine {name}"))?;
             let root = Root::tree(scratch.path()).context("cannot open the simulated machine")?;
-            return Ok(Target::Simulated(root, Some(scratch)));
+            return Ok(Target::Simulated { root, _made: Some(scratch) });
         }
         let root = match &global.root {
             Some(path) if path.as_path() != Path::new("/") => {
@@ -36,14 +37,14 @@ impl Target {
             _ => Root::live().context("cannot open /")?,
         };
         Ok(match root.kind() {
-            Kind::Simulated => Target::Simulated(root, None),
+            Kind::Simulated => Target::Simulated { root, _made: None },
             _ => Target::Root(root),
         })
     }
 
     pub fn machine(&self) -> &dyn Machine {
         match self {
-            Target::Root(root) | Target::Simulated(root, _) => root,
+            Target::Root(root) | Target::Simulated { root, .. } => root,
             Target::Captured(memory) => memory,
         }
     }
@@ -63,7 +64,7 @@ impl Target {
     /// Where its files are, if it can be changed at all.
     pub fn path(&self) -> anyhow::Result<PathBuf> {
         match self {
-            Target::Root(root) | Target::Simulated(root, _) => Ok(root.path().to_owned()),
+            Target::Root(root) | Target::Simulated { root, .. } => Ok(root.path().to_owned()),
             Target::Captured(_) => bail!("a capture is a recording and cannot be changed; plans can be made from it, not applied"),
         }
     }
@@ -71,7 +72,7 @@ impl Target {
     pub fn hands(&self) -> anyhow::Result<Box<dyn Hands>> {
         let path = self.path()?;
         Ok(match self {
-            Target::Simulated(..) => Box::new(sim::SimHands::new(&path).context("cannot open the simulated machine")?),
+            Target::Simulated { .. } => Box::new(sim::SimHands::new(&path)),
             _ => Box::new(RealHands::new(&path)),
         })
     }
