@@ -1,3 +1,21 @@
 //! Lossless text and binary formats: bytes in, bytes out, no I/O. One file a format; every parser keeps what it does
 //! not understand, gives file-independent errors with a line, and never panics.
 
+pub mod bootentries;
+pub mod cdispec;
+pub mod containerdtoml;
+pub mod daemonjson;
+pub mod domxml;
+pub mod dpkg;
+pub mod efivar;
+pub mod encodingxml;
+pub mod kcmdline;
+pub mod ldsocache;
+pub mod modprobe;
+pub mod modules;
+pub mod pciids;
+pub mod propstr;
+pub mod pveconf;
+pub mod qemuargs;
+pub mod shellvars;
+pub mod smi_xml;
