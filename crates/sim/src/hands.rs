@@ -222,7 +222,7 @@ fn sysfs(tree: &Tree, path: &str, value: &str) -> Result<(), HandError> {
     };
     let Some(target) = target else { return Err(refused("No such device")) };
     let changed =
-        physics::bind(tree, |functions| functions.iter_mut().filter(|f| f.bdf == target.bdf).for_each(|f| change(f)));
+        physics::bind(tree, |functions| functions.iter_mut().filter(|f| f.bdf == target.bdf).for_each(&change));
     changed.map_err(|error| failed(&command, error))
 }
 

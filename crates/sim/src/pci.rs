@@ -139,25 +139,16 @@ impl Pci {
     /// (GT/s, lanes) now and at most.
     fn speeds(&self) -> Result<Option<[(&str, &str); 2]>, String> {
         let Some(text) = &self.link else { return Ok(None) };
-        let one = |part: Option<&'_ str>| -> Option<(String, String)> {
-            let (speed, lanes) = part?.split_once('x')?;
-            speed.parse::<f32>().ok()?;
-            lanes.parse::<u32>().ok()?;
-            Some((speed.to_owned(), lanes.to_owned()))
-        };
-        let mut parts = text.split_whitespace();
-        let (now, max) = (parts.next(), parts.next());
-        if one(now).is_none() || one(max).is_none() || parts.next().is_some() {
-            return Err(format!("link \"{text}\" is not like \"5.0x4 8.0x4\""));
+        fn one(word: &str) -> Option<(&str, &str)> {
+            let (speed, lanes) = word.split_once('x')?;
+            (speed.parse::<f32>().is_ok() && lanes.parse::<u32>().is_ok()).then_some((speed, lanes))
         }
-        let split = |part: Option<&'_ str>| part.and_then(|p| text_split(text, p)).unwrap_or(("", ""));
-        Ok(Some([split(now), split(max)]))
+        let speeds: Option<Vec<_>> = text.split_whitespace().map(one).collect();
+        match speeds.as_deref() {
+            Some([now, max]) => Ok(Some([*now, *max])),
+            _ => Err(format!("link \"{text}\" is not like \"5.0x4 8.0x4\"")),
+        }
     }
-}
-
-/// `part` of `text`, split at its `x`.
-fn text_split<'a>(text: &'a str, part: &str) -> Option<(&'a str, &'a str)> {
-    text.split_whitespace().find(|word| *word == part)?.split_once('x')
 }
 
 fn hex(text: &str, digits: usize) -> Option<u64> {
@@ -248,10 +239,10 @@ impl Sys {
             }
         }
         for (link, target) in &self.links {
-            if let Some(rest) = path.strip_prefix(link.as_str()).and_then(|rest| rest.strip_prefix('/')) {
-                if link.starts_with("/sys/class/") || link.starts_with("/sys/block/") {
-                    return format!("/sys/{}/{rest}", target.trim_start_matches("../"));
-                }
+            let child = link.starts_with("/sys/class/") || link.starts_with("/sys/block/");
+            let rest = path.strip_prefix(link.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            if let Some(rest) = rest.filter(|_| child) {
+                return format!("/sys/{}/{rest}", target.trim_start_matches("../"));
             }
         }
         path.into()

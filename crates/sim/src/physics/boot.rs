@@ -102,7 +102,7 @@ impl Kernel {
 
     fn token(&self, name: &str) -> Option<&str> {
         let values = self.cmdline.split_whitespace().filter_map(|token| token.split_once('='));
-        values.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+        values.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
     }
 }
 

@@ -105,6 +105,6 @@ impl Conf {
         let of_module = self.options.iter().filter(|(m, _)| m == module);
         let words = of_module.flat_map(|(_, words)| words.iter());
         let values = words.filter_map(|word| word.split_once('=').filter(|(key, _)| key.replace('-', "_") == option));
-        values.map(|(_, value)| value.trim_matches('"')).last()
+        values.map(|(_, value)| value.trim_matches('"')).next_back()
     }
 }

@@ -88,7 +88,7 @@ fn unquote(text: &str) -> String {
 }
 
 fn loads(text: &str) -> Vec<String> {
-    let mut words = text.split([' ', ';', '\t', '"', '\'']).skip_while(|word| !word.ends_with("modprobe"));
+    let mut words = text.split([' ', ';', ',', '\t', '"', '\'']).skip_while(|word| !word.ends_with("modprobe"));
     words.next();
     words.find(|word| !word.is_empty() && !word.starts_with('-')).map(super::modprobe::name).into_iter().collect()
 }
@@ -113,4 +113,42 @@ pub(crate) fn script(text: &str) -> Vec<Override> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_rule_that_assigns_and_loads() {
+        let text = "# comment\nACTION==\"add\", KERNEL==\"0000:26:00.0\", \\\n  ATTR{driver_override}=\"vfio-pci\", RUN+=\"/sbin/modprobe -q vfio-pci, x\"\n";
+        let found = rules(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].driver.as_str(), found[0].loads.as_slice()),
+            ("vfio-pci", ["vfio_pci".to_owned()].as_slice())
+        );
+        assert_eq!(found[0].matches.len(), 2);
+    }
+
+    #[test]
+    fn a_script_in_comments_does_nothing() {
+        assert_eq!(script("# echo vfio-pci > /sys/bus/pci/devices/0000:26:00.0/driver_override\n"), []);
+        let found = script("echo vfio-pci > /sys/bus/pci/devices/0000:26:00.0/driver_override\nmodprobe vfio-pci\n");
+        assert_eq!(
+            (found.len(), found[0].probes, found[0].loads.as_slice()),
+            (1, false, ["vfio_pci".to_owned()].as_slice())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_read_without_a_panic(text in "\\PC*|[a-z{}\"=,+ \\\\\n]*") {
+            rules(&text);
+            script(&text);
+            crate::physics::loader::assign(&mut Default::default(), &text);
+        }
+    }
 }
