@@ -343,3 +343,23 @@ fn qm_set_and_back() {
     SimHands::new(host.path()).take_back(&op).expect("back");
     assert_eq!(host.value(path), before);
 }
+
+#[test]
+fn the_firmwares_framebuffer_stays_on_a_card_that_nobody_drives() {
+    let mut this = sim::Box::load("seed-host").expect("the box");
+    let iomem = this.files.get_mut("/proc/iomem").expect("a map");
+    *iomem = iomem.replace("e0000000-efffffff : nouveau", "e0000000-e02fffff : BOOTFB");
+    let host = common::lay(&this);
+    by_hand(&host);
+    act(&host, Op::Regenerate(Tool::UpdateInitramfs)).expect("update-initramfs");
+    boot(host.path()).expect("boots");
+    assert!(host.value("/proc/iomem").contains("e0000000-e02fffff : BOOTFB"));
+    conf(&host, "hostpci0: 0000:26:00\n");
+    let started = start_vm(host.path(), 100).expect("starts");
+    assert_eq!(started.messages, ["vfio-pci 0000:26:00.0: BAR 1: can't reserve [mem 64bit pref]"]);
+    host.write("/etc/default/grub.d/fb.cfg", "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet initcall_blacklist=sysfb_init\"\n");
+    act(&host, Op::Regenerate(Tool::UpdateGrub)).expect("update-grub");
+    boot(host.path()).expect("boots");
+    assert!(!host.value("/proc/iomem").contains("BOOTFB"));
+    assert!(!host.root.exists("/run/qemu-server/100.pid"));
+}

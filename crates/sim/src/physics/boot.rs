@@ -438,9 +438,15 @@ fn iomem(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError> {
     let depth = |line: &str| line.len() - line.trim_start().len();
     let mut out: Vec<String> = Vec::new();
     let mut below: Option<usize> = None;
+    let mut native = false;
+    let framebuffer = !tree.text("/proc/cmdline").contains("initcall_blacklist=sysfb_init");
     for line in text.lines() {
         let name = line.split(" : ").nth(1).unwrap_or_default();
         if below.is_some_and(|above| depth(line) > above) {
+            // The firmware's framebuffer stays mapped until a display driver of the card's own comes.
+            if framebuffer && !native && matches!(name, "BOOTFB" | "simplefb" | "efifb" | "vesafb") {
+                out.push(line.to_owned());
+            }
             continue;
         }
         below = None;
@@ -448,6 +454,7 @@ fn iomem(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError> {
         let Ok(bdf) = name.parse::<model::Bdf>() else { continue };
         let Some(function) = functions.iter().find(|function| function.bdf == bdf) else { continue };
         below = Some(depth(line));
+        native = !matches!(function.driver.as_str(), "" | "vfio-pci");
         let claims = match function.driver.as_str() {
             "nouveau" | "nvidia" | "vfio-pci" => function.driver.as_str(),
             "snd_hda_intel" => "ICH HD audio",
