@@ -17,5 +17,7 @@ pub mod pciids;
 pub mod propstr;
 pub mod pveconf;
 pub mod qemuargs;
+pub mod quantity;
 pub mod shellvars;
 pub mod smi_xml;
+pub mod yamlout;
