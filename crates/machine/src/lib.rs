@@ -16,13 +16,14 @@ mod question;
 mod record;
 pub mod redact;
 pub mod scratch;
+mod walk;
 
 use model::Seen;
 use serde::{Deserialize, Serialize};
 
 pub use ext::MachineExt;
 pub use live::{Root, SIM_DIR};
-pub use memory::{Memory, Node, NodeKind};
+pub use memory::{Memory, Missing, Node, NodeKind};
 pub use question::{Answer, Engine, KubeList, Question};
 pub use record::Recorder;
 

@@ -81,6 +81,35 @@ impl Root {
         }
     }
 
+    /// A regular file's bytes, where they are no more than `limit`.
+    pub(crate) fn read_at_most(&self, path: &str, limit: usize) -> Seen<Vec<u8>> {
+        // NONBLOCK: a pipe in the place of a file must not hang us; NOCTTY: nor a terminal become ours.
+        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(fd) => fd,
+            Err(Errno::NXIO) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
+            Err(Errno::NOENT) if self.device(path).is_some() => {
+                return Seen::Unreadable(Reason::Other("is no regular file".into()));
+            }
+            Err(errno) => return from_errno(errno),
+        };
+        match rustix::fs::fstat(&fd) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
+            Err(errno) => return from_errno(errno),
+        }
+        let mut bytes = Vec::new();
+        let read = std::fs::File::from(fd).take(limit as u64 + 1).read_to_end(&mut bytes);
+        match read {
+            Ok(_) if bytes.len() > limit => Seen::Unreadable(Reason::TooLarge),
+            Ok(_) => Seen::Is(bytes),
+            Err(error) => match Errno::from_io_error(&error) {
+                // sysfs attributes answer so where the device does not have the thing (e.g. no reset method).
+                Some(errno) => from_errno(errno),
+                None => Seen::Unreadable(Reason::Other(error.to_string())),
+            },
+        }
+    }
+
     fn devices(&self) -> &BTreeMap<String, Stat> {
         self.devices.get_or_init(|| match self.kind {
             Kind::Simulated => {
@@ -154,31 +183,7 @@ impl Machine for Root {
     }
 
     fn read(&self, path: &str) -> Seen<Vec<u8>> {
-        // NONBLOCK: a pipe in the place of a file must not hang us; NOCTTY: nor a terminal become ours.
-        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
-            Ok(fd) => fd,
-            Err(Errno::NXIO) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
-            Err(Errno::NOENT) if self.device(path).is_some() => {
-                return Seen::Unreadable(Reason::Other("is no regular file".into()));
-            }
-            Err(errno) => return from_errno(errno),
-        };
-        match rustix::fs::fstat(&fd) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
-            Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
-            Err(errno) => return from_errno(errno),
-        }
-        let mut bytes = Vec::new();
-        let read = std::fs::File::from(fd).take(READ_LIMIT as u64 + 1).read_to_end(&mut bytes);
-        match read {
-            Ok(_) if bytes.len() > READ_LIMIT => Seen::Unreadable(Reason::TooLarge),
-            Ok(_) => Seen::Is(bytes),
-            Err(error) => match Errno::from_io_error(&error) {
-                // sysfs attributes answer so where the device does not have the thing (e.g. no reset method).
-                Some(errno) => from_errno(errno),
-                None => Seen::Unreadable(Reason::Other(error.to_string())),
-            },
-        }
+        self.read_at_most(path, READ_LIMIT)
     }
 
     fn list(&self, path: &str) -> Seen<Vec<String>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use model::{Reason, Seen};
 use serde::{Deserialize, Serialize};
 
+use crate::walk::{Step, walk};
 use crate::{Answer, FileKind, Kind, Machine, Question, Stat};
 
 /// One recorded name.
@@ -22,7 +23,8 @@ pub enum NodeKind {
     File(Seen<Arc<[u8]>>),
     /// The target's text.
     Link(String),
-    /// The names, where the directory was listed. Children recorded on their own are found either way.
+    /// The names, where the directory was listed; what is not among them is absent. Children recorded on their own
+    /// are found either way. (A directory that is no node, and only known by what lies below it, lists just that.)
     Dir(Seen<Vec<String>>),
     /// A device node, pipe or socket.
     Special,
@@ -30,9 +32,11 @@ pub enum NodeKind {
 
 /// A captured machine. What was never recorded is `Unreadable(NotCaptured)`, unless its directory was listed: then
 /// it is `Absent` for sure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
     name: String,
+    /// What was recorded: a simulated machine's recording is simulated as well.
+    origin: Kind,
     nodes: BTreeMap<String, Node>,
     /// Paths that were looked for and not there, or could not be looked at.
     gone: BTreeMap<String, Seen<()>>,
@@ -48,12 +52,11 @@ pub enum Missing {
     Absent,
 }
 
-const LINKS: usize = 40;
-
 impl Memory {
     pub fn new(name: impl Into<String>) -> Self {
         Memory {
             name: name.into(),
+            origin: Kind::Captured,
             nodes: BTreeMap::new(),
             gone: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -85,6 +88,35 @@ impl Memory {
         self.answers.insert(question, answer);
     }
 
+    /// Says what kind of machine was recorded.
+    pub fn of_kind(mut self, origin: Kind) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// The kind of machine that was recorded.
+    pub fn origin(&self) -> Kind {
+        self.origin
+    }
+
+    /// Says what a path means that was neither recorded nor stands in a listed directory.
+    pub fn missing_as(mut self, missing: Missing) -> Self {
+        self.default = missing;
+        self
+    }
+
+    pub fn missing_means(&self) -> Missing {
+        self.default
+    }
+
+    pub(crate) fn called(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn forget_gone(&mut self, path: &str) {
+        self.gone.remove(path);
+    }
+
     pub(crate) fn nodes_get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
     }
@@ -101,32 +133,22 @@ impl Memory {
         self.answers.iter().map(|(question, answer)| (*question, answer))
     }
 
-    /// Follows links inside the root; the result names a node, or nothing recorded.
-    fn resolve(&self, path: &str, follow_last: bool) -> Result<String, Reason> {
-        let mut todo: Vec<String> = split(path).rev().map(str::to_owned).collect();
-        let mut done = String::new();
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            if part == ".." {
-                done.truncate(done.rfind('/').unwrap_or(0));
-                continue;
-            }
-            let here = format!("{done}/{part}");
-            match self.nodes.get(&here).map(|node| &node.kind) {
-                Some(NodeKind::Link(target)) if follow_last || !todo.is_empty() => {
-                    links += 1;
-                    if links > LINKS {
-                        return Err(Reason::BadLink);
-                    }
-                    if target.starts_with('/') {
-                        done.clear();
-                    }
-                    todo.extend(split(target).rev().map(str::to_owned));
-                }
-                _ => done = here,
-            }
+    /// Follows links inside the root; the result names a node, or nothing recorded. `Err`: the way ends early, and why.
+    fn resolve(&self, path: &str, follow_last: bool) -> Result<String, Seen<()>> {
+        let end = walk(path, follow_last, &mut |here| match self.nodes.get(here).map(|node| &node.kind) {
+            Some(NodeKind::Link(target)) => Step::Link(target.clone()),
+            Some(NodeKind::Dir(_)) => Step::Dir,
+            Some(NodeKind::File(_) | NodeKind::Special) => Step::Leaf,
+            None if self.has_children(here) => Step::Dir,
+            None => match self.missing(here) {
+                Seen::Unreadable(Reason::NotCaptured) => Step::Unknown,
+                gone => Step::Gone(gone),
+            },
+        });
+        match end.stop {
+            Some((_, why)) => Err(why),
+            None => Ok(end.path),
         }
-        Ok(if done.is_empty() { "/".into() } else { done })
     }
 
     /// What is known of a resolved path that is no node of its own.
@@ -177,14 +199,19 @@ impl Memory {
         names
     }
 
+    fn has_children(&self, dir: &str) -> bool {
+        let prefix = if dir == "/" { "/".to_owned() } else { format!("{dir}/") };
+        self.nodes.range(prefix.clone()..).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+    }
+
     fn meta(&self, path: &str, follow: bool) -> Seen<Stat> {
         let path = match self.resolve(path, follow) {
             Ok(path) => path,
-            Err(reason) => return Seen::Unreadable(reason),
+            Err(why) => return why.and_then(|()| Seen::Absent),
         };
         match self.nodes.get(&path) {
             Some(node) => Seen::Is(node.stat.clone()),
-            None if !self.children(&path).is_empty() => Seen::Is(stat(FileKind::Dir, 0o755, 0)),
+            None if self.has_children(&path) => Seen::Is(stat(FileKind::Dir, 0o755, 0)),
             None => self.missing(&path),
         }
     }
@@ -192,7 +219,10 @@ impl Memory {
 
 impl Machine for Memory {
     fn kind(&self) -> Kind {
-        Kind::Captured
+        match self.origin {
+            Kind::Simulated => Kind::Simulated,
+            _ => Kind::Captured,
+        }
     }
 
     fn name(&self) -> String {
@@ -202,7 +232,7 @@ impl Machine for Memory {
     fn read(&self, path: &str) -> Seen<Vec<u8>> {
         let path = match self.resolve(path, true) {
             Ok(path) => path,
-            Err(reason) => return Seen::Unreadable(reason),
+            Err(why) => return why.and_then(|()| Seen::Absent),
         };
         match self.nodes.get(&path).map(|node| &node.kind) {
             Some(NodeKind::File(bytes)) => bytes.as_ref().map(|bytes| bytes.to_vec()),
@@ -214,14 +244,10 @@ impl Machine for Memory {
     fn list(&self, path: &str) -> Seen<Vec<String>> {
         let path = match self.resolve(path, true) {
             Ok(path) => path,
-            Err(reason) => return Seen::Unreadable(reason),
+            Err(why) => return why.and_then(|()| Seen::Absent),
         };
         match self.nodes.get(&path).map(|node| &node.kind) {
-            Some(NodeKind::Dir(Seen::Is(names))) => Seen::Is(names.clone()),
-            Some(NodeKind::Dir(other)) => match self.children(&path) {
-                names if names.is_empty() => other.clone(),
-                names => Seen::Is(names),
-            },
+            Some(NodeKind::Dir(names)) => names.clone(),
             Some(_) => Seen::Absent,
             None => match self.children(&path) {
                 names if names.is_empty() => self.missing(&path),
@@ -241,12 +267,12 @@ impl Machine for Memory {
     fn link(&self, path: &str) -> Seen<String> {
         let path = match self.resolve(path, false) {
             Ok(path) => path,
-            Err(reason) => return Seen::Unreadable(reason),
+            Err(why) => return why.and_then(|()| Seen::Absent),
         };
         match self.nodes.get(&path).map(|node| &node.kind) {
             Some(NodeKind::Link(target)) => Seen::Is(target.clone()),
             Some(_) => Seen::Absent,
-            None if !self.children(&path).is_empty() => Seen::Absent,
+            None if self.has_children(&path) => Seen::Absent,
             None => self.missing(&path),
         }
     }

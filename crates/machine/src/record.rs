@@ -1,77 +1,130 @@
 //! Records what observers read, so that the same observers can read it again elsewhere.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::Seen;
+use model::{Reason, Seen};
 
+use crate::walk::{End, Step, walk};
 use crate::{Answer, FileKind, Kind, Machine, Memory, Node, NodeKind, Question, Stat, memory};
 
 /// Passes every look on to a machine and keeps what came back, errors and absences too. So a capture holds just what
 /// the observers asked for, and the doctor says the same over it as over the machine.
 pub struct Recorder<'a> {
     inner: &'a dyn Machine,
-    seen: Mutex<Memory>,
+    seen: Mutex<State>,
+}
+
+struct State {
+    memory: Memory,
+    /// What stands at the names that a path led through: each is looked at once, and every path that passes it is
+    /// followed alike, even where /proc changes under us.
+    steps: HashMap<String, Known>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Dir,
+    Leaf,
+    Link(String),
+    Gone(Seen<()>),
 }
 
 impl<'a> Recorder<'a> {
     pub fn new(inner: &'a dyn Machine) -> Self {
-        Recorder { inner, seen: Mutex::new(Memory::new(inner.name())) }
+        let memory = Memory::new(inner.name()).of_kind(inner.kind());
+        Recorder { inner, seen: Mutex::new(State { memory, steps: HashMap::new() }) }
     }
 
     /// What was recorded.
     pub fn finish(self) -> Memory {
-        self.seen.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.seen.into_inner().unwrap_or_else(PoisonError::into_inner).memory
     }
 
-    fn keep(&self, keep: impl FnOnce(&mut Memory)) {
-        keep(&mut self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the links that lead to `path`, so that the capture resolves it as the machine did; returns where it ends.
-    fn walk(&self, path: &str) -> String {
-        let mut todo: Vec<String> = path.split('/').filter(|p| !p.is_empty() && *p != ".").rev().map(Into::into).collect();
-        let mut done = String::new();
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            if part == ".." {
-                done.truncate(done.rfind('/').unwrap_or(0));
-                continue;
-            }
-            let here = format!("{done}/{part}");
-            match self.inner.link(&here) {
-                Seen::Is(target) if links < 40 => {
-                    links += 1;
-                    self.keep(|memory| memory.insert_link(&here, &target));
-                    if target.starts_with('/') {
-                        done.clear();
-                    }
-                    todo.extend(target.split('/').filter(|p| !p.is_empty() && *p != ".").rev().map(Into::into));
+    /// Records the names that lead to `path`, so that the capture resolves it as the machine did.
+    fn walk(&self, path: &str, follow_last: bool) -> End {
+        let state = &mut *self.state();
+        let end = walk(path, follow_last, &mut |here| {
+            let known = match state.steps.get(here) {
+                Some(known) => known.clone(),
+                None => {
+                    let known = self.look(&mut state.memory, here);
+                    state.steps.insert(here.to_owned(), known.clone());
+                    known
                 }
-                _ => done = here,
-            }
-        }
-        if done.is_empty() { "/".into() } else { done }
-    }
-
-    fn gone<T>(&self, path: &str, seen: &Seen<T>) {
-        let why = seen.as_ref().map(|_| ());
-        self.keep(|memory| memory.insert_gone(path, why));
-    }
-
-    fn keep_stat(&self, path: &str, stat: &Stat) {
-        self.keep(|memory| {
-            if memory.nodes_get(path).is_some() {
-                return;
-            }
-            let kind = match stat.kind {
-                FileKind::Dir => NodeKind::Dir(Seen::Unreadable(model::Reason::NotCaptured)),
-                FileKind::Link => return,
-                FileKind::File => NodeKind::File(Seen::Unreadable(model::Reason::NotCaptured)),
-                _ => NodeKind::Special,
             };
-            memory.insert(path, Node { stat: stat.clone(), kind });
+            match known {
+                Known::Dir => Step::Dir,
+                Known::Leaf => Step::Leaf,
+                Known::Link(target) => Step::Link(target),
+                Known::Gone(why) => Step::Gone(why),
+            }
         });
+        if let Some((at, why)) = &end.stop
+            && !matches!(why, Seen::Unreadable(Reason::BadLink))
+            && matches!(state.steps.get(at), Some(Known::Gone(_)))
+            && state.memory.nodes_get(at).is_none()
+        {
+            state.memory.insert_gone(at, why.clone());
+        }
+        end
     }
+
+    /// Looks at one name and keeps what it is.
+    fn look(&self, memory: &mut Memory, here: &str) -> Known {
+        match self.inner.lstat(here) {
+            Seen::Is(stat) if stat.kind == FileKind::Link => match self.inner.link(here) {
+                Seen::Is(target) => {
+                    memory.insert(here, Node { stat, kind: NodeKind::Link(target.clone()) });
+                    Known::Link(target)
+                }
+                Seen::Absent => Known::Gone(Seen::Absent),
+                Seen::Unreadable(reason) => Known::Gone(Seen::Unreadable(reason)),
+            },
+            Seen::Is(stat) => {
+                let known = if stat.kind == FileKind::Dir { Known::Dir } else { Known::Leaf };
+                keep_stat(memory, here, stat);
+                known
+            }
+            Seen::Absent => Known::Gone(Seen::Absent),
+            Seen::Unreadable(reason) => Known::Gone(Seen::Unreadable(reason)),
+        }
+    }
+
+    /// Keeps that `path` could not be had, where the way to it did not already say so.
+    fn gone(&self, end: &End, why: Seen<()>) {
+        let state = &mut *self.state();
+        if end.stop.is_none() && state.memory.nodes_get(&end.path).is_none() {
+            state.memory.insert_gone(&end.path, why);
+        }
+    }
+
+    /// Keeps what was seen at a path's end, though the way to it may have changed meanwhile.
+    fn keep(&self, end: &End, node: Node) {
+        let state = &mut *self.state();
+        if let Some((at, _)) = &end.stop {
+            state.memory.forget_gone(at);
+        }
+        state.memory.insert(&end.path, node);
+    }
+}
+
+/// Metadata, where nothing better is known of the name.
+fn keep_stat(memory: &mut Memory, path: &str, stat: Stat) {
+    if memory.nodes_get(path).is_some() {
+        return;
+    }
+    let kind = match stat.kind {
+        FileKind::Dir => NodeKind::Dir(Seen::Unreadable(Reason::NotCaptured)),
+        FileKind::Link => return,
+        FileKind::File => NodeKind::File(Seen::Unreadable(Reason::NotCaptured)),
+        _ => NodeKind::Special,
+    };
+    memory.insert(path, Node { stat, kind });
 }
 
 impl Machine for Recorder<'_> {
@@ -84,86 +137,77 @@ impl Machine for Recorder<'_> {
     }
 
     fn read(&self, path: &str) -> Seen<Vec<u8>> {
+        let end = self.walk(path, true);
         let seen = self.inner.read(path);
-        let end = self.walk(path);
-        match &seen {
-            Seen::Absent => self.gone(&end, &seen),
-            _ => {
-                let stat = self.inner.stat(path).is().unwrap_or_else(|| memory::stat(FileKind::File, 0o644, 0));
-                match stat.kind {
-                    FileKind::File => {
-                        let bytes = seen.as_ref().map(|bytes| bytes.as_slice().into());
-                        self.keep(|memory| memory.insert(&end, Node { stat, kind: NodeKind::File(bytes) }));
-                    }
-                    _ => self.keep_stat(&end, &stat),
-                }
+        let stat = self.inner.stat(path);
+        let bytes = seen.as_ref().map(|bytes| bytes.as_slice().into());
+        match (&seen, stat) {
+            (_, Seen::Is(stat)) if stat.kind == FileKind::File => {
+                self.keep(&end, Node { stat, kind: NodeKind::File(bytes) });
             }
+            // It went, or became something else, between the two looks.
+            (Seen::Is(read), _) => {
+                let stat = memory::stat(FileKind::File, 0o644, read.len() as u64);
+                self.keep(&end, Node { stat, kind: NodeKind::File(bytes) });
+            }
+            (_, Seen::Is(stat)) => keep_stat(&mut self.state().memory, &end.path, stat),
+            _ => self.gone(&end, seen.as_ref().map(|_| ())),
         }
         seen
     }
 
     fn list(&self, path: &str) -> Seen<Vec<String>> {
+        let end = self.walk(path, true);
         let seen = self.inner.list(path);
-        let end = self.walk(path);
-        match &seen {
-            Seen::Absent => self.gone(&end, &seen),
-            _ => {
-                let stat = self.inner.stat(path).is().unwrap_or_else(|| memory::stat(FileKind::Dir, 0o755, 0));
-                self.keep(|memory| memory.insert(&end, Node { stat, kind: NodeKind::Dir(seen.clone()) }));
+        match (&seen, self.inner.stat(path)) {
+            (_, Seen::Is(stat)) if stat.kind == FileKind::Dir => {
+                self.keep(&end, Node { stat, kind: NodeKind::Dir(seen.clone()) });
             }
+            (Seen::Is(_), _) => {
+                let stat = memory::stat(FileKind::Dir, 0o755, 0);
+                self.keep(&end, Node { stat, kind: NodeKind::Dir(seen.clone()) });
+            }
+            (_, Seen::Is(stat)) => keep_stat(&mut self.state().memory, &end.path, stat),
+            _ => self.gone(&end, seen.as_ref().map(|_| ())),
         }
         seen
     }
 
     fn stat(&self, path: &str) -> Seen<Stat> {
+        let end = self.walk(path, true);
         let seen = self.inner.stat(path);
-        let end = self.walk(path);
         match &seen {
-            Seen::Is(stat) => self.keep_stat(&end, stat),
-            _ => self.gone(&end, &seen),
+            Seen::Is(stat) => keep_stat(&mut self.state().memory, &end.path, stat.clone()),
+            _ => self.gone(&end, seen.as_ref().map(|_| ())),
         }
         seen
     }
 
     fn lstat(&self, path: &str) -> Seen<Stat> {
+        let end = self.walk(path, false);
         let seen = self.inner.lstat(path);
         match &seen {
-            Seen::Is(stat) if stat.kind == FileKind::Link => {
-                self.link(path);
-            }
-            Seen::Is(stat) => {
-                let end = self.walk(path);
-                self.keep_stat(&end, stat);
-            }
-            _ => {
-                let end = self.walk(path);
-                self.gone(&end, &seen);
-            }
+            // A link was kept on the way.
+            Seen::Is(stat) => keep_stat(&mut self.state().memory, &end.path, stat.clone()),
+            _ => self.gone(&end, seen.as_ref().map(|_| ())),
         }
         seen
     }
 
     fn link(&self, path: &str) -> Seen<String> {
+        let end = self.walk(path, false);
         let seen = self.inner.link(path);
-        // The parent's links are resolved, the last name is not.
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let parent = self.walk(parent);
-        let here = if parent == "/" { format!("/{name}") } else { format!("{parent}/{name}") };
         match &seen {
-            Seen::Is(target) => self.keep(|memory| memory.insert_link(&here, target)),
-            // No link: either nothing at all, or something else that its own look records.
-            Seen::Absent => match self.inner.lstat(path) {
-                Seen::Is(stat) => self.keep_stat(&here, &stat),
-                other => self.gone(&here, &other),
-            },
-            Seen::Unreadable(_) => self.gone(&here, &seen),
+            // What is no link was kept on the way, and so was what is not there.
+            Seen::Is(_) | Seen::Absent => {}
+            Seen::Unreadable(_) => self.gone(&end, seen.as_ref().map(|_| ())),
         }
         seen
     }
 
     fn ask(&self, question: &Question) -> Seen<Answer> {
         let seen = self.inner.ask(question);
-        self.keep(|memory| memory.insert_answer(*question, seen.clone()));
+        self.state().memory.insert_answer(*question, seen.clone());
         seen
     }
 }

@@ -1,1 +1,3 @@
 //! redact
+use crate::Memory;
+pub fn redact(memory: &Memory) -> Memory { memory.clone() }

@@ -1,0 +1,3 @@
+//! extra
+use crate::Machine;
+pub fn extra(_machine: &dyn Machine) {}
