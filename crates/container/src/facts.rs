@@ -1,0 +1,288 @@
+//! What was seen of engines, specs and containers.
+
+use std::collections::BTreeMap;
+
+use cdi::{Generated, Judged, NoSpec};
+use formats::cdispec::Spec;
+use formats::containerdtoml::ContainerdToml;
+use formats::daemonjson::DaemonJson;
+use model::{Digest, Fact, Reason, Seen};
+use serde::Serialize;
+
+use crate::Version;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// `Unreadable` where PCI could not be listed.
+    pub looked: Seen<()>,
+    /// Whether programs could be looked for at all.
+    pub programs: Seen<()>,
+    /// NVIDIA's cards, "01:00.0 (GeForce GT 1030)", with their identity.
+    pub cards: BTreeMap<String, String>,
+    /// The running driver's version.
+    pub driver: Seen<String>,
+    pub docker: Option<Docker>,
+    pub podman: Option<Fact<Version>>,
+    pub containerd: Option<Containerd>,
+    pub crio: Option<Fact<Version>>,
+    pub toolkit: Toolkit,
+    /// The spec that this machine should have now.
+    pub wanted: Result<Box<Generated>, NoSpec>,
+    /// Spec files of all directories that engines read, by path.
+    pub specs: Vec<SpecFile>,
+    /// Spec directories that could not be listed.
+    pub specs_unseen: Vec<(String, Reason)>,
+    /// Running containers of Docker.
+    pub containers: Seen<Vec<GpuContainer>>,
+    /// The /dev/char links that systemd needs to know NVIDIA's nodes by.
+    pub char_links: Vec<CharLink>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Docker {
+    pub version: Fact<Version>,
+    pub config: Written<DaemonJson>,
+    pub info: Seen<DockerInfo>,
+}
+
+/// `docker info`, as far as a GPU goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DockerInfo {
+    pub runtimes: Vec<String>,
+    pub default_runtime: Option<String>,
+    /// Empty: this daemon reads no CDI specs, or is too old to say so.
+    pub cdi_dirs: Vec<String>,
+    pub cgroup_driver: Option<String>,
+    pub live_restore: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Containerd {
+    pub version: Fact<Version>,
+    pub config: Written<ContainerdToml>,
+    /// The kubelet speaks to it.
+    pub kubelet: Seen<bool>,
+}
+
+/// A configuration file: its bytes' digest, and what it says or why it says nothing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Written<T> {
+    pub path: &'static str,
+    pub digest: Option<Digest>,
+    /// Malformed text is `Unreadable(Malformed)`, with the line beside it.
+    #[serde(skip)]
+    pub says: Seen<T>,
+    pub bad_line: Option<u32>,
+}
+
+/// NVIDIA's container toolkit.
+#[derive(Clone, Debug, Serialize)]
+pub struct Toolkit {
+    /// Full path of nvidia-container-runtime.
+    pub runtime: Option<String>,
+    /// Full path of nvidia-container-runtime-hook, which `docker run --gpus` needs.
+    pub hook: Option<String>,
+    /// Full path of nvidia-ctk.
+    pub ctk: Option<String>,
+    /// Absent: not installed as a package.
+    pub version: Fact<Version>,
+    /// The nvidia-docker2 package, given up in 2023.
+    pub docker2: Fact<Version>,
+    /// Containers without privilege may name GPUs in their environment; the default is yes.
+    pub env_accepted: Fact<bool>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SpecFile {
+    pub path: String,
+    pub digest: Option<Digest>,
+    pub state: SpecState,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecState {
+    Unreadable(Reason),
+    /// No CDI spec: the line and what is wrong.
+    Broken {
+        line: u32,
+        says: String,
+    },
+    Parsed {
+        spec: Box<Spec>,
+        /// What engines refuse it for.
+        problems: Vec<String>,
+        judged: Judged,
+        /// The 1-based line of each of `judged.faults`, where it has one.
+        lines: Vec<Option<u32>>,
+    },
+}
+
+impl SpecFile {
+    pub fn dir(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(dir, _)| dir)
+    }
+
+    pub fn spec(&self) -> Option<&Spec> {
+        match &self.state {
+            SpecState::Parsed { spec, .. } => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// A spec of NVIDIA GPUs under the name that everybody uses.
+    pub fn ours(&self) -> bool {
+        self.spec().is_some_and(|spec| spec.kind == cdi::KIND)
+    }
+
+    /// Sound, and true of this machine as far as could be seen.
+    pub fn healthy(&self) -> bool {
+        matches!(&self.state, SpecState::Parsed { problems, judged, .. } if problems.is_empty() && judged.faults.is_empty())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GpuContainer {
+    pub name: String,
+    pub image: String,
+    /// NVIDIA_VISIBLE_DEVICES, where it is set.
+    pub visible: Option<String>,
+    pub runtime: String,
+    /// Devices were asked of the engine (`--gpus`, `--device`).
+    pub requested: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CharLink {
+    /// "/dev/nvidia0".
+    pub node: String,
+    /// "/dev/char/195:0".
+    pub link: String,
+    pub there: Seen<bool>,
+}
+
+/// Whether an engine reads CDI specs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Yes,
+    /// It could, and is not told to.
+    Off,
+    /// It is too old.
+    TooOld,
+    Unknown(Reason),
+}
+
+impl Docker {
+    pub fn reads(&self) -> Reads {
+        if self.info.get().is_some_and(|info| !info.cdi_dirs.is_empty()) {
+            return Reads::Yes;
+        }
+        let version = match &self.version.value {
+            Seen::Is(version) => version,
+            Seen::Absent => return Reads::Unknown(Reason::Other("Docker's version is not known".into())),
+            Seen::Unreadable(reason) => return Reads::Unknown(reason.clone()),
+        };
+        if !version.at_least(&[25]) {
+            return Reads::TooOld;
+        }
+        let told = match &self.config.says {
+            Seen::Is(file) => file.get(&["features", "cdi"]).and_then(|value| value.as_bool()),
+            Seen::Absent => None,
+            Seen::Unreadable(reason) => return Reads::Unknown(reason.clone()),
+        };
+        // On by default since 28.2 (moby pull request 49963).
+        if told.unwrap_or(version.at_least(&[28, 2])) { Reads::Yes } else { Reads::Off }
+    }
+
+    /// The path that daemon.json gives for the runtime named nvidia.
+    pub fn nvidia_path(&self) -> Option<String> {
+        self.config.says.get()?.get(&["runtimes", "nvidia", "path"])?.as_str().map(str::to_owned)
+    }
+
+    pub fn default_runtime(&self) -> Option<String> {
+        let written = self.config.says.get().and_then(|file| file.get(&["default-runtime"]));
+        written.and_then(|value| value.as_str().map(str::to_owned))
+    }
+}
+
+impl Containerd {
+    pub fn reads(&self) -> Reads {
+        let version = match &self.version.value {
+            Seen::Is(version) => version,
+            Seen::Absent => return Reads::Unknown(Reason::Other("containerd's version is not known".into())),
+            Seen::Unreadable(reason) => return Reads::Unknown(reason.clone()),
+        };
+        if !version.at_least(&[1, 7]) {
+            return Reads::TooOld;
+        }
+        let told = match &self.config.says {
+            Seen::Is(file) => file.enable_cdi.map(|(on, _)| on),
+            Seen::Absent => None,
+            Seen::Unreadable(reason) => return Reads::Unknown(reason.clone()),
+        };
+        if told.unwrap_or(version.at_least(&[2])) { Reads::Yes } else { Reads::Off }
+    }
+
+    fn has_runtime(&self) -> bool {
+        let file = self.config.says.get();
+        file.is_some_and(|file| file.runtimes.iter().any(|(name, _)| name == "nvidia"))
+    }
+}
+
+impl Facts {
+    /// containerd counts as an engine of its own where Kubernetes uses it or nothing stands above it. Docker's own
+    /// containerd, whose CRI plugin is switched off or unused, does not.
+    pub fn containerd_counts(&self) -> Option<&Containerd> {
+        let containerd = self.containerd.as_ref()?;
+        let off = containerd.config.says.get().is_some_and(|file| file.cri_disabled.is_some());
+        let used = containerd.kubelet == Seen::Is(true);
+        (!off && (used || self.docker.is_none())).then_some(containerd)
+    }
+
+    /// "Docker 20.10.12", in the order docker, podman, containerd, CRI-O.
+    pub fn engine_names(&self) -> Vec<String> {
+        let name = |name: &str, version: &Fact<Version>| match version.get() {
+            Some(version) => format!("{name} {version}"),
+            None => name.to_owned(),
+        };
+        let mut names = Vec::new();
+        names.extend(self.docker.as_ref().map(|docker| name("Docker", &docker.version)));
+        names.extend(self.podman.as_ref().map(|version| name("Podman", version)));
+        names.extend(self.containerd_counts().map(|containerd| name("containerd", &containerd.version)));
+        names.extend(self.crio.as_ref().map(|version| name("CRI-O", version)));
+        names
+    }
+
+    /// Each engine that counts, with whether it reads CDI specs and whether NVIDIA's older runtime serves it.
+    pub fn ways(&self) -> Vec<(String, Reads, bool)> {
+        let mut ways = Vec::new();
+        let mut names = self.engine_names().into_iter();
+        let mut next = || names.next().unwrap_or_default();
+        if let Some(docker) = &self.docker {
+            // `--gpus` needs only the hook on dockerd's path.
+            let runtime = docker.nvidia_path().is_some() && self.toolkit.runtime.is_some();
+            ways.push((next(), docker.reads(), runtime || self.toolkit.hook.is_some()));
+        }
+        if let Some(podman) = &self.podman {
+            let reads = match &podman.value {
+                Seen::Is(version) if version.at_least(&[4, 1]) => Reads::Yes,
+                Seen::Is(_) => Reads::TooOld,
+                Seen::Absent => Reads::Unknown(Reason::Other("Podman's version is not known".into())),
+                Seen::Unreadable(reason) => Reads::Unknown(reason.clone()),
+            };
+            ways.push((next(), reads, false));
+        }
+        if let Some(containerd) = self.containerd_counts() {
+            ways.push((next(), containerd.reads(), containerd.has_runtime() && self.toolkit.runtime.is_some()));
+        }
+        if self.crio.is_some() {
+            ways.push((next(), Reads::Yes, false));
+        }
+        ways
+    }
+
+    /// True where this floor has nothing to say: no engine, or certainly no NVIDIA card.
+    pub fn nothing_here(&self) -> bool {
+        self.engine_names().is_empty() || (self.cards.is_empty() && self.looked.is_there())
+    }
+}

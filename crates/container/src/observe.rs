@@ -1,0 +1,118 @@
+//! Machine → facts.
+
+use std::collections::BTreeSet;
+
+use cdi::GpuNodes;
+use formats::cdispec::{self, Form};
+use gpu::Inventory;
+use machine::{Machine, MachineExt};
+use model::{Digest, Reason, Seen};
+
+use crate::engines;
+use crate::facts::{CharLink, Facts, SpecFile, SpecState};
+
+/// Looks at engines, specs and containers. Reads only.
+pub fn observe(machine: &dyn Machine, inventory: &Inventory) -> Facts {
+    let packages = engines::packages(machine);
+    let wanted = cdi::generate(machine, inventory, &cdi::Options::default()).map(Box::new);
+    let driver = inventory.driver.kernel.clone();
+    let gpus = match &wanted {
+        Ok(generated) => generated.gpus.clone(),
+        Err(_) => cdi::gpu_nodes(machine, inventory, &mut Vec::new()),
+    };
+    let (specs, specs_unseen) = specs(machine, driver.get().map(String::as_str), &gpus);
+    let docker = engines::docker(machine, &packages);
+    let cards = inventory.nvidia().map(|card| {
+        let identity = &card.identity;
+        let subsystem = identity.subsystem.map(|id| id.to_string()).unwrap_or_default();
+        let value = format!("{} {} {subsystem}", identity.bdf, identity.id);
+        (format!("{} ({})", identity.bdf.short(), card.short_name()), value)
+    });
+    Facts {
+        looked: inventory.looked.clone(),
+        programs: machine.list("/usr/bin").map(|_| ()),
+        cards: cards.collect(),
+        driver,
+        containers: if docker.is_some() { engines::containers(machine) } else { Seen::Absent },
+        docker,
+        podman: engines::podman(machine, &packages),
+        containerd: engines::containerd(machine, &packages),
+        crio: engines::crio(machine, &packages),
+        toolkit: engines::toolkit(machine, &packages),
+        char_links: char_links(machine, &gpus),
+        wanted,
+        specs,
+        specs_unseen,
+    }
+}
+
+/// Every spec file that engines read, in their directories' rising priority.
+fn specs(machine: &dyn Machine, running: Option<&str>, gpus: &[GpuNodes]) -> (Vec<SpecFile>, Vec<(String, Reason)>) {
+    let mut found = Vec::new();
+    let mut unseen = Vec::new();
+    let mut dirs = BTreeSet::new();
+    for dir in cdi::SPEC_DIRS {
+        // /var/run is a link to /run on all but the oldest systems.
+        let real = machine.resolve(dir).is().unwrap_or_else(|| dir.to_owned());
+        if !dirs.insert(real.clone()) {
+            continue;
+        }
+        match machine.list(&real) {
+            Seen::Is(names) => {
+                for name in names {
+                    let path = format!("{real}/{name}");
+                    if let Some(form) = Form::of_path(&path) {
+                        found.push(spec(machine, path, form, running, gpus));
+                    }
+                }
+            }
+            Seen::Absent => {}
+            Seen::Unreadable(reason) => unseen.push((real, reason)),
+        }
+    }
+    (found, unseen)
+}
+
+fn spec(machine: &dyn Machine, path: String, form: Form, running: Option<&str>, gpus: &[GpuNodes]) -> SpecFile {
+    let bytes = match machine.read(&path) {
+        Seen::Is(bytes) => bytes,
+        Seen::Absent => {
+            // Listed, yet not there: a link that leads nowhere.
+            return SpecFile { path, digest: None, state: SpecState::Unreadable(Reason::BadLink) };
+        }
+        Seen::Unreadable(reason) => return SpecFile { path, digest: None, state: SpecState::Unreadable(reason) },
+    };
+    let digest = Some(Digest::of(&bytes));
+    let state = match cdispec::parse(&bytes, form) {
+        Err(bad) => SpecState::Broken { line: bad.line, says: bad.says },
+        Ok(spec) => {
+            let judged = cdi::judge(machine, &spec, running, gpus);
+            let text = String::from_utf8_lossy(&bytes);
+            let line = |needle: &str| {
+                let at = text.lines().position(|line| !needle.is_empty() && line.contains(needle));
+                at.and_then(|at| u32::try_from(at + 1).ok())
+            };
+            let lines = judged.faults.iter().map(|fault| line(fault.needle())).collect();
+            SpecState::Parsed { problems: spec.problems(), spec: Box::new(spec), judged, lines }
+        }
+    };
+    SpecFile { path, digest, state }
+}
+
+fn char_links(machine: &dyn Machine, gpus: &[GpuNodes]) -> Vec<CharLink> {
+    let own = gpus.iter().flat_map(|gpu| gpu.nodes.iter().map(String::as_str));
+    // DRM's nodes are known to sysfs, so udev makes their links.
+    let nodes = own.filter(|path| path.starts_with("/dev/nvidia")).chain(cdi::CONTROL_NODES);
+    let mut links = Vec::new();
+    for node in nodes {
+        let Some((major, minor)) = machine.stat(node).is().and_then(|stat| stat.rdev) else { continue };
+        let link = format!("/dev/char/{major}:{minor}");
+        let there = match machine.lstat(&link) {
+            Seen::Is(_) => Seen::Is(true),
+            Seen::Absent => Seen::Is(false),
+            Seen::Unreadable(reason) => Seen::Unreadable(reason),
+        };
+        links.push(CharLink { node: node.to_owned(), link, there });
+    }
+    links
+}
