@@ -174,9 +174,10 @@ fn docker(tree: &Tree) -> Result<(), String> {
         let dirs = config.get("cdi-spec-dirs").cloned().unwrap_or_else(|| json!(["/etc/cdi", "/var/run/cdi"]));
         all.insert("CDISpecDirs".into(), dirs);
     } else {
-        all.remove("CDISpecDirs");
+        all.shift_remove("CDISpecDirs");
     }
-    tree.set_answer(question, Some(&Answer::Json(info))).map_err(|error| error.to_string())
+    tree.set_answer(question, Some(&Answer::Json(info))).map_err(|error| error.to_string())?;
+    crate::cluster::kubelet(tree).map_err(|error| error.to_string())
 }
 
 /// A write to an attribute of a PCI function or of a driver.

@@ -57,6 +57,13 @@ pub fn install_packages(root: &Path, packages: &[&str]) -> Result<(), PhysicsErr
         }
         match package {
             "gcc" | "make" => tree.write_mode(&format!("/usr/bin/{package}"), "simulated program\n", 0o755)?,
+            "nvidia-container-toolkit" => {
+                for program in
+                    ["nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-ctk", "nvidia-container-cli"]
+                {
+                    tree.write_mode(&format!("/usr/bin/{program}"), "simulated program\n", 0o755)?;
+                }
+            }
             _ => {
                 if let Some(release) = package.strip_prefix("linux-headers-") {
                     tree.write(&format!("/usr/src/linux-headers-{release}/Makefile"), "# simulated kernel headers\n")?;
@@ -212,7 +219,8 @@ pub(crate) fn settle(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError>
         cuda_version: Seen::Is(cuda(version)),
         gpus,
     };
-    tree.set_answer(Question::Nvml, Some(&Answer::Nvml(Box::new(report))))
+    tree.set_answer(Question::Nvml, Some(&Answer::Nvml(Box::new(report))))?;
+    crate::cluster::kubelet(tree)
 }
 
 /// The majors that the modules registered.
