@@ -1,1 +1,19 @@
-//! kube
+//! The cluster floor: the device plugin lands where GPUs are, nodes carry true labels, workloads ask the scheduler
+//! for a GPU and do not go round it.
+
+mod api;
+mod checks;
+mod manifests;
+pub mod objects;
+mod observe;
+pub mod placement;
+mod plan;
+mod read;
+mod verify;
+
+pub use api::{apply_to_list, inverse, settle};
+pub use checks::CHECKS;
+pub use manifests::{PLUGIN_IMAGE, PluginManifest, manifests};
+pub use observe::{Facts, observe, presence};
+pub use plan::plan;
+pub use verify::verify;
