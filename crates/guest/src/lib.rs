@@ -1,1 +1,53 @@
-//! guest
+//! The driver floor: where NVIDIA's driver is to run, inside a guest or on bare metal. Which branch, which modules,
+//! nouveau out of the way, Secure Boot, the device nodes, and a library that fits the kernel module.
+
+mod advice;
+pub mod checks;
+pub mod observe;
+mod plan;
+mod verify;
+
+pub use checks::CHECKS;
+pub use observe::{Facts, observe};
+pub use plan::{NOUVEAU_FILE, plan};
+pub use verify::verify;
+
+use model::{Presence, Seen};
+
+/// Whether NVIDIA's driver is to run on this machine.
+pub fn presence(facts: &Facts) -> Presence {
+    if let Seen::Unreadable(reason) = &facts.looked {
+        return Presence::Unknown(format!("the PCI devices could not be listed: {reason}"));
+    }
+    let place = match &facts.vm.value {
+        Seen::Is(true) => "a VM",
+        Seen::Is(false) => "bare metal",
+        _ => "this machine",
+    };
+    if facts.cards.is_empty() {
+        return match facts.traces() {
+            Some(trace) => Presence::Here(format!("{place} without an NVIDIA card, though {trace}")),
+            None => Presence::NotHere("no NVIDIA card is visible on this machine".into()),
+        };
+    }
+    if facts.usable().next().is_none() {
+        return Presence::NotHere("every NVIDIA card here is held for a VM by vfio-pci".into());
+    }
+    if !facts.here() {
+        let host = facts.hypervisor.get().map_or("a hypervisor", String::as_str);
+        return Presence::NotHere(format!(
+            "this is {host} on bare metal, and no NVIDIA driver is installed to run here"
+        ));
+    }
+    let cards: Vec<String> =
+        facts.usable().map(|card| format!("{} at {}", card.short_name(), card.identity.bdf.short())).collect();
+    let driver = match &facts.driver.kernel {
+        Seen::Is(version) => format!("driver {version}"),
+        _ => "no NVIDIA driver running".into(),
+    };
+    let iommu = match (&facts.vm.value, &facts.iommu.value) {
+        (Seen::Is(true), Seen::Absent) => "; no IOMMU in here, and none is needed: the host translates for its guest",
+        _ => "",
+    };
+    Presence::Here(format!("{place}, {}, {driver}{iommu}", cards.join(", ")))
+}

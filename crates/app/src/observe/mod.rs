@@ -1,0 +1,159 @@
+//! What the application floor reads: Jellyfin's settings wherever they lie, what runs it, its transcode logs, and
+//! what the cards here can do.
+
+mod log;
+mod runs;
+
+use formats::encodingxml::EncodingXml;
+use gpu::Inventory;
+use gpu::codecs::Codecs;
+use machine::{Machine, MachineExt};
+use model::{Bdf, Digest, Reason, Seen};
+use serde::Serialize;
+
+pub use log::{Says, Trace};
+pub use runs::{Run, RunKind};
+
+/// All that the checks and the planner need.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// Unreadable where a place of Jellyfin's settings could not be looked at, or PCI not listed.
+    pub looked: Seen<()>,
+    pub configs: Vec<Config>,
+    pub runs: Vec<Run>,
+    /// NVIDIA's cards that a driver of this machine may use, with what the static table says of each.
+    pub cards: Vec<AppCard>,
+    /// Signs of trouble in the newest transcode logs.
+    pub traces: Vec<Trace>,
+}
+
+/// One encoding.xml.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    pub path: String,
+    pub owner: Owner,
+    pub digest: Option<Digest>,
+    /// The whole text, for the planner's edit.
+    #[serde(skip)]
+    pub xml: Seen<EncodingXml>,
+}
+
+/// Who reads an encoding.xml.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "owner", content = "name")]
+pub enum Owner {
+    /// A Jellyfin on this machine; the systemd unit, where there is one.
+    Unit(Option<String>),
+    /// A docker or podman container, by engine and name.
+    Container(String, String),
+    /// A Deployment, "namespace/name".
+    Deployment(String),
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct AppCard {
+    pub bdf: Bdf,
+    pub name: String,
+    /// `None`: its chip is not in the table.
+    pub codecs: Option<Codecs>,
+}
+
+impl Facts {
+    /// What every card here can do; Jellyfin takes CUDA's first device, whichever that is. Absent: no card.
+    pub fn codecs(&self) -> Seen<Codecs> {
+        let mut all: Option<Codecs> = None;
+        for card in &self.cards {
+            let Some(codecs) = &card.codecs else {
+                let reason = format!("the chip of {} ({}) is not in the table", card.bdf.short(), card.name);
+                return Seen::Unreadable(Reason::Other(reason));
+            };
+            all = Some(all.map_or_else(|| codecs.clone(), |so_far| so_far.both(codecs)));
+        }
+        all.into()
+    }
+
+    /// The cards in words: "GeForce GT 1030".
+    pub fn card_names(&self) -> String {
+        let mut names: Vec<&str> = self.cards.iter().map(|card| card.name.as_str()).collect();
+        names.dedup();
+        names.join(" and ")
+    }
+
+    pub fn here(&self) -> bool {
+        !self.configs.is_empty() || !self.runs.is_empty()
+    }
+}
+
+/// Where packages and images put the settings of a Jellyfin on the machine itself.
+const OWN: [&str; 3] = ["/etc/jellyfin", "/var/lib/jellyfin/config", "/config/config"];
+const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+const UNIT: &str = "jellyfin.service";
+const FILE: &str = "encoding.xml";
+
+/// Reads it all.
+pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
+    let runs = runs::observe(machine);
+    let mut looked = gpus.looked.clone();
+    let mut configs: Vec<Config> = Vec::new();
+    let mut logs: Vec<String> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    let unit = UNITS.iter().any(|dir| machine.exists(&format!("{dir}/{UNIT}"))).then(|| UNIT.to_owned());
+    // Containers and Deployments first: a directory that is mounted into one is read by that one.
+    let mut places: Vec<(String, Owner)> = Vec::new();
+    for run in &runs {
+        for dir in &run.config_dirs {
+            // The images' /config holds config/ and log/; a mount may also be the inner directory itself.
+            places.push((format!("{dir}/config"), run.owner()));
+            places.push((dir.clone(), run.owner()));
+            logs.push(format!("{dir}/log"));
+        }
+    }
+    let own = Owner::Unit(unit);
+    places.extend(OWN.iter().map(|dir| ((*dir).to_owned(), own.clone())));
+    for volume in machine.names("/var/lib/docker/volumes") {
+        let dir = format!("/var/lib/docker/volumes/{volume}/_data");
+        places.push((format!("{dir}/config"), Owner::Container("docker".into(), volume)));
+        logs.push(format!("{dir}/log"));
+    }
+    for (dir, owner) in places {
+        let path = format!("{dir}/{FILE}");
+        // The file that the name leads to is edited, so that a link stays a link.
+        let Seen::Is(real) = machine.resolve(&path) else { continue };
+        if seen.contains(&real) {
+            continue;
+        }
+        match machine.read(&real) {
+            Seen::Absent => {}
+            Seen::Unreadable(Reason::NotCaptured) => {}
+            Seen::Unreadable(reason) => {
+                looked = Seen::Unreadable(reason.clone());
+                // A directory that may hold it is no Jellyfin; a file that is there and cannot be read is.
+                if machine.exists(&real) {
+                    seen.push(real.clone());
+                    configs.push(Config { path: real, owner, digest: None, xml: Seen::Unreadable(reason) });
+                }
+            }
+            Seen::Is(bytes) => {
+                let xml = match EncodingXml::parse(&bytes) {
+                    Ok(xml) => Seen::Is(xml),
+                    Err(bad) => Seen::Unreadable(Reason::Malformed(format!("{real}: {bad}"))),
+                };
+                seen.push(real.clone());
+                configs.push(Config { path: real, owner, digest: Some(Digest::of(&bytes)), xml });
+            }
+        }
+    }
+    logs.extend(["/var/log/jellyfin", "/var/lib/jellyfin/log", "/config/log"].map(str::to_owned));
+    logs.sort_unstable();
+    logs.dedup();
+    let vfio = |card: &&gpu::Card| !card.driver.get().is_some_and(|driver| driver == "vfio-pci");
+    let cards = gpus.nvidia().filter(vfio).map(|card| AppCard {
+        bdf: card.identity.bdf,
+        name: card.short_name().to_owned(),
+        codecs: gpu::codecs::of(card),
+    });
+    let cards = cards.collect();
+    let here = !configs.is_empty() || !runs.is_empty();
+    let traces = if here { log::traces(machine, &logs) } else { Vec::new() };
+    Facts { looked, configs, runs, cards, traces }
+}

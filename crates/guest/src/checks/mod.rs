@@ -1,0 +1,38 @@
+//! The driver floor's checks, in the order of the way: the card, nouveau, what a driver needs, the driver, its nodes.
+
+mod card;
+mod driver;
+mod kernel;
+mod nodes;
+
+use model::{Check, Reason, Verdict};
+
+use crate::Facts;
+
+/// One row a check.
+pub static CHECKS: &[Check<Facts>] = &[
+    card::VISIBLE,
+    card::NOUVEAU,
+    kernel::CLOUD,
+    kernel::HEADERS,
+    kernel::SECURE_BOOT,
+    driver::MISSING,
+    driver::BRANCH,
+    driver::MODULE_KIND,
+    driver::LIBRARY,
+    nodes::DEVICE_NODES,
+    nodes::UVM,
+    nodes::NVML,
+];
+
+fn unknown(reason: &Reason, what: impl Into<String>) -> Verdict {
+    Verdict::Unknown { reason: reason.clone(), what: what.into() }
+}
+
+/// The verdict where the floor is not here; `None`: go on and look.
+fn not_here(facts: &Facts) -> Option<Verdict> {
+    if let Some(reason) = facts.looked.unreadable() {
+        return Some(unknown(reason, "the list of PCI devices"));
+    }
+    (!facts.here() || facts.usable().next().is_none()).then_some(Verdict::NotApplicable)
+}

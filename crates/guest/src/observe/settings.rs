@@ -1,0 +1,159 @@
+//! modprobe's settings that speak of nouveau or give cards to vfio-pci, and what makes the initramfs.
+
+use machine::{Machine, MachineExt};
+use model::{Reason, Seen, Source, Tool};
+use serde::Serialize;
+
+/// modprobe reads the first directory that has a file of a name, and passes the others' by.
+const DIRS: [&str; 5] =
+    ["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"];
+
+/// A line of a file, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line {
+    pub source: Source,
+    pub text: String,
+}
+
+#[derive(Default)]
+pub(super) struct Conf {
+    pub nouveau_off: Vec<Line>,
+    /// `options vfio-pci ids=`, each "10de:1d01".
+    pub vfio_ids: Vec<String>,
+    pub unread: Option<Reason>,
+}
+
+pub(super) fn read(machine: &dyn Machine) -> Conf {
+    let mut conf = Conf::default();
+    let mut shadowed: Vec<String> = Vec::new();
+    for dir in DIRS {
+        match machine.list(dir) {
+            Seen::Is(names) => {
+                for name in names.into_iter().filter(|name| name.ends_with(".conf")) {
+                    if !shadowed.contains(&name) {
+                        file(machine, &format!("{dir}/{name}"), &mut conf);
+                        shadowed.push(name);
+                    }
+                }
+            }
+            Seen::Absent => {}
+            Seen::Unreadable(reason) => conf.unread = Some(reason),
+        }
+    }
+    conf
+}
+
+fn file(machine: &dyn Machine, path: &str, conf: &mut Conf) {
+    let text = match machine.text(path) {
+        Seen::Is(text) => text,
+        Seen::Absent => return,
+        Seen::Unreadable(reason) => {
+            conf.unread = Some(reason);
+            return;
+        }
+    };
+    for (number, line) in joined(&text) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (Some(verb), Some(module)) = (words.first(), words.get(1)) else { continue };
+        let module = module.replace('-', "_");
+        let rest = words.get(2..).unwrap_or_default();
+        if module == "nouveau" && keeps_away(verb, rest) {
+            conf.nouveau_off.push(Line { source: Source::line(path, number), text: line.trim().to_owned() });
+        }
+        if module == "vfio_pci" && *verb == "options" {
+            let ids = rest.iter().filter_map(|word| word.strip_prefix("ids=")).flat_map(|ids| ids.split(','));
+            // An entry may go on with subsystem and class: vendor:device is the front of it.
+            conf.vfio_ids.extend(ids.map(|id| id.splitn(3, ':').take(2).collect::<Vec<_>>().join(":").to_lowercase()));
+        }
+    }
+}
+
+/// Whether nouveau does not come by itself after this line. Options alone do not: the module still takes the card.
+fn keeps_away(verb: &str, rest: &[&str]) -> bool {
+    match verb {
+        "blacklist" => true,
+        "install" => rest.first().is_some_and(|program| program.ends_with("/false") || program.ends_with("/true")),
+        _ => false,
+    }
+}
+
+/// Lines with their continuations, comments left out, each with the number of its first line.
+fn joined(text: &str) -> Vec<(u32, String)> {
+    let mut all = Vec::new();
+    let mut open: Option<(u32, String)> = None;
+    for (number, line) in (1u32..).zip(text.lines()) {
+        let (first, mut whole) = open.take().unwrap_or((number, String::new()));
+        match line.strip_suffix('\\') {
+            Some(front) => {
+                whole.push_str(front);
+                open = Some((first, whole));
+            }
+            None => {
+                whole.push_str(line);
+                all.push((first, whole));
+            }
+        }
+    }
+    all.extend(open);
+    all.retain(|(_, line)| !line.trim_start().starts_with('#'));
+    all
+}
+
+/// Tokens of the running kernel's command line that keep nouveau away.
+pub(super) fn on_cmdline(cmdline: &Seen<String>) -> Vec<Line> {
+    let words = cmdline.get().map(String::as_str).unwrap_or_default().split_whitespace();
+    let off = |word: &&str| match word.split_once('=') {
+        Some(("module_blacklist" | "modprobe.blacklist" | "rd.driver.blacklist", list)) => {
+            list.split(',').any(|name| name == "nouveau")
+        }
+        _ => false,
+    };
+    let line = |word: &str| Line { source: Source::file("/proc/cmdline"), text: word.to_owned() };
+    words.filter(off).map(line).collect()
+}
+
+/// By the program that is installed: an update-initramfs may be dracut's wrapper, so dracut is asked for first.
+pub(super) fn initramfs(machine: &dyn Machine) -> Seen<Tool> {
+    let has = |paths: &[&str]| paths.iter().any(|path| machine.exists(path));
+    if has(&["/usr/bin/dracut", "/usr/sbin/dracut", "/sbin/dracut"]) {
+        return Seen::Is(Tool::Dracut);
+    }
+    if has(&["/usr/sbin/update-initramfs", "/sbin/update-initramfs", "/etc/initramfs-tools/initramfs.conf"]) {
+        return Seen::Is(Tool::UpdateInitramfs);
+    }
+    if has(&["/usr/bin/mkinitcpio", "/etc/mkinitcpio.conf"]) {
+        return Seen::Is(Tool::Mkinitcpio);
+    }
+    match machine.stat("/usr/sbin") {
+        Seen::Unreadable(reason) => Seen::Unreadable(reason),
+        _ => Seen::Absent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::Memory;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_nouveau_away_is_found_with_its_line() {
+        let mut machine = Memory::new("test");
+        machine.insert_file(
+            "/etc/modprobe.d/a.conf",
+            b"# blacklist nouveau\nblacklist \\\n nouveau\noptions nouveau modeset=0\n",
+        );
+        machine.insert_file("/lib/modprobe.d/a.conf", b"install nouveau /bin/false\n");
+        machine.insert_file("/etc/modprobe.d/vfio.conf", b"options vfio-pci ids=10DE:1d01,10de:0fb8 disable_vga=1\n");
+        let conf = read(&machine);
+        let lines: Vec<String> = conf.nouveau_off.iter().map(|line| line.source.to_string()).collect();
+        assert_eq!(lines, ["/etc/modprobe.d/a.conf:2"]);
+        assert_eq!(conf.vfio_ids, ["10de:1d01", "10de:0fb8"]);
+    }
+
+    #[test]
+    fn the_command_line_counts_too() {
+        let found = on_cmdline(&Seen::Is("quiet modprobe.blacklist=radeon,nouveau nouveau.modeset=0".into()));
+        assert_eq!(found.len(), 1);
+    }
+}
