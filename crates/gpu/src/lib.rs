@@ -1,9 +1,18 @@
 //! What a GPU is: PCI identity, IOMMU group, NVML, who has it, what its chip can do.
 
+mod arch;
 pub mod branch;
+pub mod cgroup;
 pub mod codecs;
+mod driver;
+mod holder;
 mod inventory;
+mod names;
+mod observe;
+mod processes;
+mod vms;
 
 pub use inventory::{
     Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed,
 };
+pub use observe::observe;
