@@ -81,7 +81,7 @@ fn ids_catch_the_twin_and_an_address_does_not() {
     let host = lay_out("twin-cards");
     host.tree.remove("/etc/modprobe.d/vfio.conf").expect("removed");
     host.write("/etc/initramfs-tools/modules", "vfio_pci\n");
-    host.write("/etc/initramfs-tools/scripts/init-top/bind", "#!/bin/sh\nfor d in 0000:26:00.0 0000:26:00.1; do\n  echo vfio-pci > /sys/bus/pci/devices/$d/driver_override\ndone\n");
+    host.script("/etc/initramfs-tools/scripts/init-top/bind", "#!/bin/sh\nfor d in 0000:26:00.0 0000:26:00.1; do\n  echo vfio-pci > /sys/bus/pci/devices/$d/driver_override\ndone\n");
     act(&host, Op::Regenerate(Tool::UpdateInitramfs)).expect("update-initramfs");
     boot(host.path()).expect("boots");
     assert_eq!((host.driver(CARD).as_str(), host.driver(AUDIO).as_str()), ("vfio-pci", "vfio-pci"));
@@ -98,7 +98,7 @@ fn a_udev_rule_comes_too_late_unless_a_hook_copies_it() {
     act(&host, Op::Regenerate(Tool::UpdateInitramfs)).expect("update-initramfs");
     boot(host.path()).expect("boots");
     assert_eq!(host.driver(CARD), "nouveau");
-    host.write(
+    host.script(
         "/etc/initramfs-tools/hooks/card",
         "#!/bin/sh\ncp /etc/udev/rules.d/61-card.rules \"$DESTDIR/lib/udev/rules.d/\"\n",
     );
@@ -362,4 +362,43 @@ fn the_firmwares_framebuffer_stays_on_a_card_that_nobody_drives() {
     boot(host.path()).expect("boots");
     assert!(!host.value("/proc/iomem").contains("BOOTFB"));
     assert!(!host.root.exists("/run/qemu-server/100.pid"));
+}
+
+#[test]
+fn a_script_without_the_bit_is_not_run() {
+    let host = lay_out("seed-host");
+    host.write("/etc/initramfs-tools/modules", "vfio_pci\n");
+    host.write(
+        "/etc/initramfs-tools/scripts/init-top/bind",
+        "echo vfio-pci > /sys/bus/pci/devices/0000:26:00.0/driver_override\n",
+    );
+    act(&host, Op::Regenerate(Tool::UpdateInitramfs)).expect("update-initramfs");
+    boot(host.path()).expect("boots");
+    assert_eq!(host.driver(CARD), "nouveau");
+}
+
+#[test]
+fn a_script_leaves_another_card_at_that_address_alone() {
+    let script = |id: &str| {
+        format!(
+            "modprobe -q vfio-pci\nhold() {{ echo vfio-pci > /sys/bus/pci/devices/$1/driver_override; echo $1 > /sys/bus/pci/drivers_probe; }}\nhold 0000:26:00.0 {id} 1043:85f4\n"
+        )
+    };
+    for (id, driver) in [("10de:1d01", "vfio-pci"), ("10de:1c82", "nouveau")] {
+        let host = lay_out("seed-host");
+        host.script("/etc/initramfs-tools/hooks/vfio", "manual_add_modules vfio-pci\n");
+        host.script("/etc/initramfs-tools/scripts/init-top/vfio", &script(id));
+        act(&host, Op::Regenerate(Tool::UpdateInitramfs)).expect("update-initramfs");
+        boot(host.path()).expect("boots");
+        assert_eq!(host.driver(CARD), driver);
+    }
+    // Without the hook vfio-pci is not in the image: the function is kept from nouveau and bound once the root is there.
+    let host = lay_out("seed-host");
+    host.script("/etc/initramfs-tools/scripts/init-top/vfio", &script("10de:1d01"));
+    act(&host, Op::Regenerate(Tool::UpdateInitramfs)).expect("update-initramfs");
+    boot(host.path()).expect("boots");
+    assert_eq!(host.driver(CARD), "");
+    host.write("/etc/modules", "vfio-pci\n");
+    boot(host.path()).expect("boots");
+    assert_eq!(host.driver(CARD), "vfio-pci");
 }

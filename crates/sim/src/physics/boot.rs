@@ -24,7 +24,7 @@ pub struct Boot {
 pub(crate) const INITRD: &str = "/.thruway-sim/initrd";
 
 /// What goes into the initramfs. Files changed after it was made are not in it: it is stale.
-const INPUTS: [&str; 8] = [
+const INPUTS: [&str; 10] = [
     "/etc/modprobe.d",
     "/etc/initramfs-tools",
     "/etc/initramfs-tools/scripts/init-top",
@@ -33,6 +33,8 @@ const INPUTS: [&str; 8] = [
     "/etc/initramfs-tools/conf.d",
     "/etc/udev/rules.d",
     "/etc/dracut.conf.d",
+    "/etc",
+    "/etc/mkinitcpio.conf.d",
 ];
 
 /// Makes the initramfs again from the inputs as they are now. `newest`: the latest time that an input may have.
@@ -43,7 +45,16 @@ pub(crate) fn snapshot(tree: &Tree, newest: Option<i64>) -> Result<(), PhysicsEr
     for dir in INPUTS {
         for file in tree.root.names(dir) {
             let path = format!("{dir}/{file}");
-            let young = |limit: i64| tree.root.stat(&path).is().is_some_and(|stat| stat.mtime > limit);
+            let stat = tree.root.stat(&path).is();
+            if dir == "/etc" && !matches!(file.as_str(), "mkinitcpio.conf" | "dracut.conf") {
+                continue;
+            }
+            // initramfs-tools runs hooks and scripts that are executable, and leaves the others.
+            let runs = dir.ends_with("/hooks") || dir.contains("/scripts/");
+            if runs && stat.as_ref().is_none_or(|stat| stat.mode & 0o111 == 0) {
+                continue;
+            }
+            let young = |limit: i64| stat.as_ref().is_some_and(|stat| stat.mtime > limit);
             if newest.is_some_and(young) {
                 continue;
             }
@@ -197,7 +208,7 @@ fn iommu(tree: &Tree, kernel: &Kernel) -> Result<bool, PhysicsError> {
 
 /// The race for the functions, in the order of a boot. Returns the modules that were loaded on the way.
 fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut Vec<String>) -> Vec<String> {
-    let mut race = Race { tree, kernel, loaded: Vec::new(), messages };
+    let mut race = Race { tree, kernel, loaded: Vec::new(), without: None, messages };
     // 1. Built-in drivers bind before any user space runs.
     if kernel.has_builtin("vfio_pci") {
         race.load("vfio_pci", &Conf::read(tree, "/nonexistent", &kernel.cmdline), functions);
@@ -210,22 +221,33 @@ fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut V
     }
     // 2. The initramfs: scripts, udev with the rules that a hook copied, then the modules listed.
     let conf = Conf::read(tree, INITRD, &kernel.cmdline);
-    let hooks: String =
-        tree.texts(&format!("{INITRD}/etc/initramfs-tools/hooks"), "").into_iter().map(|(_, t)| t).collect();
-    let rules = tree.texts(&format!("{INITRD}/etc/udev/rules.d"), ".rules");
-    let copied = rules.into_iter().filter(|(file, _)| hooks.contains(file.as_str()));
-    let mut early: Vec<Override> = copied.flat_map(|(_, text)| udev::rules(&text)).collect();
-    let scripts = tree.texts(&format!("{INITRD}/etc/initramfs-tools/scripts/init-top"), "");
-    early.extend(scripts.iter().flat_map(|(_, text)| udev::script(text)));
-    race.overrides(&early, &conf, functions);
-    race.coldplug(&conf, functions, |driver| EARLY.contains(&driver));
-    let scripts = tree.texts(&format!("{INITRD}/etc/initramfs-tools/scripts/init-premount"), "");
-    let listed = race.listed(&tree.text(&format!("{INITRD}/etc/initramfs-tools/modules")));
-    for module in listed {
+    let listed = tree.text(&format!("{INITRD}/etc/initramfs-tools/modules"));
+    let recipe = ["/etc/dracut.conf", "/etc/mkinitcpio.conf"].map(|file| tree.text(&format!("{INITRD}{file}")));
+    let mut recipe = recipe.join("\n");
+    for dir in ["/etc/initramfs-tools/hooks", "/etc/dracut.conf.d", "/etc/mkinitcpio.conf.d"] {
+        recipe.extend(tree.texts(&format!("{INITRD}{dir}"), "").into_iter().map(|(_, text)| text + "\n"));
+    }
+    // MODULES=most takes storage, network and display drivers along; pass-through only when it is asked for.
+    let asks = |line: &str| !line.trim_start().starts_with('#') && line.replace('-', "_").contains("vfio_pci");
+    race.without = if listed.lines().chain(recipe.lines()).any(asks) { None } else { Some("vfio_pci") };
+    let (first, later) = udev::forced(&recipe);
+    for module in first {
         race.load(&module, &conf, functions);
     }
+    let rules = tree.texts(&format!("{INITRD}/etc/udev/rules.d"), ".rules");
+    let copied = rules.into_iter().filter(|(file, _)| recipe.contains(file.as_str()));
+    let scripts = tree.texts(&format!("{INITRD}/etc/initramfs-tools/scripts/init-top"), "");
+    let mut early: Vec<Override> = scripts.iter().flat_map(|(_, text)| udev::script(text)).collect();
+    early.extend(copied.flat_map(|(_, text)| udev::rules(&text)));
+    race.overrides(&early, &conf, functions);
+    race.coldplug(&conf, functions, |driver| EARLY.contains(&driver));
+    for module in race.listed(&listed).into_iter().chain(later) {
+        race.load(&module, &conf, functions);
+    }
+    let scripts = tree.texts(&format!("{INITRD}/etc/initramfs-tools/scripts/init-premount"), "");
     let late: Vec<Override> = scripts.iter().flat_map(|(_, text)| udev::script(text)).collect();
     race.overrides(&late, &conf, functions);
+    race.without = None;
     // 3. The root file system: modules-load, then udev's second coldplug.
     let conf = Conf::read(tree, "", &kernel.cmdline);
     let mut lists = vec![tree.text("/etc/modules")];
@@ -248,6 +270,8 @@ struct Race<'a> {
     tree: &'a Tree,
     kernel: &'a Kernel,
     loaded: Vec<String>,
+    /// A module that this stage's file system does not hold.
+    without: Option<&'static str>,
     messages: &'a mut Vec<String>,
 }
 
@@ -259,7 +283,7 @@ impl Race<'_> {
 
     /// Loads a module by name, its soft dependencies first; a driver that comes so takes what it may.
     fn load(&mut self, module: &str, conf: &Conf, functions: &mut [Pci]) {
-        if self.loaded.iter().any(|m| m == module) || !conf.loads(module) {
+        if self.loaded.iter().any(|m| m == module) || self.without == Some(module) || !conf.loads(module) {
             return;
         }
         if !self.kernel.has(module) {
@@ -316,6 +340,11 @@ impl Race<'_> {
     }
 
     fn overrides(&mut self, overrides: &[Override], conf: &Conf, functions: &mut [Pci]) {
+        // A script loads before it probes; a rule's RUN comes after its assignments.
+        let loads: Vec<String> = overrides.iter().flat_map(|wish| wish.loads.iter().cloned()).collect();
+        if overrides.iter().any(|wish| wish.probes) {
+            loads.iter().for_each(|module| self.load(module, conf, functions));
+        }
         for wish in overrides {
             for function in functions.iter_mut().filter(|function| wish.matches(function)) {
                 function.driver_override = Some(wish.driver.clone());
@@ -327,7 +356,6 @@ impl Race<'_> {
                 }
             }
         }
-        let loads: Vec<String> = overrides.iter().flat_map(|wish| wish.loads.iter().cloned()).collect();
         for module in loads {
             self.load(&module, conf, functions);
         }

@@ -105,14 +105,40 @@ pub(crate) fn script(text: &str) -> Vec<Override> {
     let loads: Vec<String> = code.iter().flat_map(|line| loads(line)).collect();
     let probes = text.contains("drivers_probe") || text.contains("/unbind");
     let mut found: Vec<Override> = Vec::new();
-    for word in text.split(|c: char| !(c.is_ascii_hexdigit() || c == ':' || c == '.')) {
-        let Ok(bdf) = word.parse::<model::Bdf>() else { continue };
-        let matches = vec![("KERNEL".to_owned(), bdf.to_string())];
-        if !found.iter().any(|known| known.matches == matches) {
-            found.push(Override { matches, driver: driver.into(), probes, loads: loads.clone() });
+    for line in &code {
+        let words: Vec<&str> = line.split(|c: char| !(c.is_ascii_hexdigit() || c == ':' || c == '.')).collect();
+        let ids: Vec<model::PciId> = words.iter().filter_map(|word| word.parse().ok()).collect();
+        for bdf in words.iter().filter_map(|word| word.parse::<model::Bdf>().ok()) {
+            let mut matches = vec![("KERNEL".to_owned(), bdf.to_string())];
+            // An address that stands with identities is meant only while the function there has them.
+            for (prefix, id) in ["", "subsystem_"].into_iter().zip(&ids) {
+                matches.push((format!("ATTR{{{prefix}vendor}}"), format!("0x{:04x}", id.vendor)));
+                matches.push((format!("ATTR{{{prefix}device}}"), format!("0x{:04x}", id.device)));
+            }
+            if !found.iter().any(|known| known.matches == matches) {
+                found.push(Override { matches, driver: driver.into(), probes, loads: loads.clone() });
+            }
         }
     }
     found
+}
+
+/// Modules that an image's configuration loads before or beside udev: initramfs-tools' `force_load`, dracut's
+/// `force_drivers`, mkinitcpio's `MODULES`. (first, later)
+pub(crate) fn forced(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut first, mut later) = (Vec::new(), Vec::new());
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        let words = |text: &str| -> Vec<String> {
+            let words = text.split([' ', '"', '(', ')', '\'', '\t', '=', '+']).filter(|word| !word.is_empty());
+            words.map(super::modprobe::name).collect()
+        };
+        if let Some(rest) = line.strip_prefix("force_load ") {
+            later.extend(words(rest));
+        } else if let Some(rest) = line.strip_prefix("force_drivers").or_else(|| line.strip_prefix("MODULES")) {
+            first.extend(words(rest));
+        }
+    }
+    (first, later)
 }
 
 #[cfg(test)]

@@ -31,6 +31,11 @@ impl Laid {
         self.tree.write(path, text.as_bytes(), 0o644).expect("written");
     }
 
+    /// An executable file.
+    pub fn script(&self, path: &str, text: &str) {
+        self.tree.write(path, text.as_bytes(), 0o755).expect("written");
+    }
+
     pub fn append(&self, path: &str, text: &str) {
         let old = self.root.text(path).is().unwrap_or_default();
         self.write(path, &format!("{old}{text}"));
