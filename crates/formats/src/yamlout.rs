@@ -28,7 +28,10 @@ fn block(value: &Value, depth: usize, out: &mut String) {
         Value::Array(list) => {
             for value in list {
                 pad(depth, out);
-                out.push_str("- ");
+                out.push('-');
+                if !matches!(value, Value::Array(list) if !list.is_empty()) {
+                    out.push(' ');
+                }
                 match value {
                     // The first key stands on the dash's line.
                     Value::Object(map) if !map.is_empty() => {
@@ -110,28 +113,27 @@ mod tests {
     #[test]
     fn objects_lists_and_empties_stand_as_kubectl_prints_them() {
         let value = json!({
-            "kind": "Pod", "labels": {}, "n": 1, "on": true, "none": null,
+            "kind": "Pod", "labels": {}, "count": 1, "on": true, "none": null,
             "list": [{"name": "a", "args": ["--x=1", "yes", "1"]}, [], [["deep"]], "two words"],
         });
         let expected = "\
 kind: Pod
 labels: {}
-n: 1
+count: 1
 \"on\": true
 none: null
 list:
 - name: a
   args:
-  - --x=1
+  - \"--x=1\"
   - \"yes\"
   - \"1\"
 - []
-- 
-  - 
+-
+  -
     - deep
 - \"two words\"
-"
-        .replace("- --x=1", "- \"--x=1\"");
+";
         assert_eq!(super::print(&value), expected);
         assert_eq!(super::print(&json!({})), "{}\n");
         assert_eq!(super::print(&json!("a: b")), "\"a: b\"\n");

@@ -63,8 +63,9 @@ pub fn inverse(op: &KubeOp) -> KubeOp {
         (KubeVerb::Label, before) => {
             let old = before.as_ref().and_then(|before| before.pointer("/metadata/labels"));
             let keys = op.body.as_object().into_iter().flat_map(|map| map.keys());
-            let body: Map<String, Value> =
-                keys.map(|key| (key.clone(), old.and_then(|old| old.get(key)).cloned().unwrap_or(Value::Null))).collect();
+            let body: Map<String, Value> = keys
+                .map(|key| (key.clone(), old.and_then(|old| old.get(key)).cloned().unwrap_or(Value::Null)))
+                .collect();
             back.body = Value::Object(body);
         }
         (KubeVerb::Apply, None) => {
@@ -97,10 +98,12 @@ fn turned(line: &str) -> String {
 /// Lets the DaemonSet controller run: recomputes the counts in `status` from the nodes. All pods come up at once.
 /// Errors where either list is malformed, and then changes nothing.
 pub fn settle(nodes: &Value, daemonsets: &mut Value) -> Result<(), String> {
-    let nodes: Vec<Node> = At::root(nodes, "nodes").at("items")?.list()?.iter().map(crate::objects::node).collect::<Result<_, _>>()?;
+    let nodes: Vec<Node> =
+        At::root(nodes, "nodes").at("items")?.list()?.iter().map(crate::objects::node).collect::<Result<_, _>>()?;
     let sets = At::root(daemonsets, "daemonsets").at("items")?.list()?;
     let sets: Vec<_> = sets.iter().map(crate::objects::workload).collect::<Result<_, _>>()?;
-    let counts: Vec<usize> = sets.iter().map(|set| nodes.iter().filter(|node| lands_on(&set.pod, node)).count()).collect();
+    let counts: Vec<usize> =
+        sets.iter().map(|set| nodes.iter().filter(|node| lands_on(&set.pod, node)).count()).collect();
     let items = daemonsets.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten();
     for (item, count) in items.zip(counts) {
         let generation = item.pointer("/metadata/generation").cloned();
@@ -132,7 +135,13 @@ fn key(item: &Value) -> (&str, &str) {
 fn valid(op: &KubeOp) -> Result<(), String> {
     let text = |pointer: &str| op.body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     if text("/kind") != op.kind || text("/apiVersion") != op.api_version {
-        return Err(format!("the body is {} {}, not {} {}", text("/apiVersion"), text("/kind"), op.api_version, op.kind));
+        return Err(format!(
+            "the body is {} {}, not {} {}",
+            text("/apiVersion"),
+            text("/kind"),
+            op.api_version,
+            op.kind
+        ));
     }
     if key(&op.body) != (op.namespace.as_str(), op.name.as_str()) {
         return Err(format!("the body's name does not match {} {}", op.kind, op.name));
@@ -184,7 +193,9 @@ fn replaced(item: &Value, op: &KubeOp) -> Result<Value, String> {
             op.kind, op.name
         ));
     }
-    if matches!(op.kind.as_str(), "DaemonSet" | "Deployment") && op.body.pointer("/spec/selector") != item.pointer("/spec/selector") {
+    if matches!(op.kind.as_str(), "DaemonSet" | "Deployment")
+        && op.body.pointer("/spec/selector") != item.pointer("/spec/selector")
+    {
         return Err(format!("{} \"{}\" is invalid: spec.selector: field is immutable", op.kind, op.name));
     }
     let mut new = op.body.clone();
@@ -212,7 +223,8 @@ fn label(item: &mut Value, op: &KubeOp) -> Result<(), String> {
         }
     }
     let meta = item.get_mut("metadata").and_then(Value::as_object_mut).ok_or("the object has no metadata")?;
-    let labels = meta.entry("labels").or_insert_with(|| json!({})).as_object_mut().ok_or("metadata.labels is no object")?;
+    let labels =
+        meta.entry("labels").or_insert_with(|| json!({})).as_object_mut().ok_or("metadata.labels is no object")?;
     for (key, value) in wanted {
         match value {
             // The API server keeps labels sorted; a label comes back to its place.
@@ -245,7 +257,10 @@ fn label_value(value: &str) -> Result<(), String> {
     if value.is_empty() || word(value, 63) {
         return Ok(());
     }
-    Err(format!("Invalid value: \"{}\": a label value has at most 63 of the characters A-Z a-z 0-9 - _ .", value.escape_debug()))
+    Err(format!(
+        "Invalid value: \"{}\": a label value has at most 63 of the characters A-Z a-z 0-9 - _ .",
+        value.escape_debug()
+    ))
 }
 
 fn label_key(key: &str) -> Result<(), String> {

@@ -151,7 +151,10 @@ impl Container {
     fn is_plugin(&self) -> bool {
         let base = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
         let words: Vec<String> = self.command.iter().flat_map(|part| part.split_whitespace()).map(base).collect();
-        if ["gpu-feature-discovery", "mps-control-daemon", "config-manager"].iter().any(|no| words.iter().any(|w| w == no)) {
+        if ["gpu-feature-discovery", "mps-control-daemon", "config-manager"]
+            .iter()
+            .any(|no| words.iter().any(|w| w == no))
+        {
             return false;
         }
         if words.iter().any(|word| word == "nvidia-device-plugin") {
@@ -174,7 +177,8 @@ impl PodSpec {
 
     /// The GPU labels that node selection names, in words: `nvidia.com/gpu In [dedicated]`.
     pub fn gpu_selection(&self) -> Vec<String> {
-        let by_selector = self.node_selector.iter().filter(|(key, _)| is_gpu_label(key)).map(|(k, v)| format!("{k}={v}"));
+        let by_selector =
+            self.node_selector.iter().filter(|(key, _)| is_gpu_label(key)).map(|(k, v)| format!("{k}={v}"));
         let by_term = self.required.iter().flatten().flat_map(|term| &term.labels);
         let by_term = by_term.filter(|e| is_gpu_label(&e.key) && e.positive()).map(ToString::to_string);
         by_selector.chain(by_term).collect()

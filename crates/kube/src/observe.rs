@@ -79,7 +79,9 @@ fn list<T>(machine: &dyn Machine, kind: KubeList, read: fn(&At) -> Result<T, Bad
         });
         match all {
             Ok(all) => Seen::Is(all),
-            Err(bad) => Seen::Unreadable(Reason::Malformed(bad.chars().take(200).flat_map(char::escape_debug).collect())),
+            Err(bad) => {
+                Seen::Unreadable(Reason::Malformed(bad.chars().take(200).flat_map(char::escape_debug).collect()))
+            }
         }
     });
     Fact::new(value, Source::Answer(question.to_string()))

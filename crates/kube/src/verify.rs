@@ -21,7 +21,8 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
     let mut all: Vec<Outcome> = nodes.iter().filter_map(|node| label(facts, node)).collect();
     all.extend(facts.plugins().iter().filter_map(|set| plugin(facts, nodes, set)));
     for deployment in facts.deployments.get().into_iter().flatten() {
-        let named = intent.deployment.as_deref().is_some_and(|name| name == deployment.full_name() || name == deployment.name);
+        let named =
+            intent.deployment.as_deref().is_some_and(|name| name == deployment.full_name() || name == deployment.name);
         let by_itself = intent.deployment.is_none() && deployment.pod.gpus() > 0;
         if named || by_itself {
             all.push(granted(facts, deployment));
@@ -37,7 +38,8 @@ fn outcome(says: impl Into<String>, state: OutcomeState, evidence: Vec<(Source, 
 
 fn label(facts: &Facts, node: &Node) -> Option<Outcome> {
     let value = node.labels.get(PRESENT).map(String::as_str);
-    let evidence = vec![(facts.nodes.source.clone(), format!("{}: {PRESENT}={}", node.name, value.unwrap_or("(not set)")))];
+    let evidence =
+        vec![(facts.nodes.source.clone(), format!("{}: {PRESENT}={}", node.name, value.unwrap_or("(not set)")))];
     if facts.has_gpu(node) {
         let state = match value {
             Some("true") => OutcomeState::Held,
@@ -95,7 +97,10 @@ fn granted(facts: &Facts, deployment: &Workload) -> Outcome {
     let waiting = facts.pods.get().into_iter().flatten().find(|pod| {
         let ours = pod.owner.as_deref().and_then(|owner| owner.strip_prefix("ReplicaSet/"));
         let ours = ours.is_some_and(|set| set.rsplit_once('-').is_some_and(|(front, _)| front == deployment.name));
-        ours && pod.namespace == deployment.namespace && pod.phase == "Pending" && pod.pod.gpus() > 0 && pod.node.is_none()
+        ours && pod.namespace == deployment.namespace
+            && pod.phase == "Pending"
+            && pod.pod.gpus() > 0
+            && pod.node.is_none()
     });
     let available = deployment.status.available.unwrap_or(0);
     let updated = deployment.status.updated.unwrap_or(0);

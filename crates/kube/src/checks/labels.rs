@@ -42,7 +42,11 @@ pub fn unlabelled(facts: &Facts) -> Outcome {
     }
     let by_hand = format!("kubectl label node {} {PRESENT}=true", first.name);
     let back = format!("kubectl label node {} {PRESENT}-", first.name);
-    Ok(Verdict::Warn(trouble.fix(planned("label the nodes whose GPU works")).fix(Fix::by_hand("label by hand", &[&by_hand], back))))
+    Ok(Verdict::Warn(trouble.fix(planned("label the nodes whose GPU works")).fix(Fix::by_hand(
+        "label by hand",
+        &[&by_hand],
+        back,
+    ))))
 }
 
 pub fn without_gpu(facts: &Facts) -> Outcome {
@@ -62,8 +66,12 @@ pub fn without_gpu(facts: &Facts) -> Outcome {
         trouble = trouble.seen(node_source(&node.name), labels.join(", "));
         trouble = match &facts.cards {
             _ if !facts.is_me(node) => trouble.seen(node_source(&node.name), "capacity: no nvidia.com resource"),
-            Seen::Is(cards) if cards.is_empty() => trouble.seen(facts.working.source.clone(), "no NVIDIA card is in this machine"),
-            Seen::Is(cards) => trouble.seen(facts.working.source.clone(), format!("no NVIDIA driver answers for {}", cards.join(", "))),
+            Seen::Is(cards) if cards.is_empty() => {
+                trouble.seen(facts.working.source.clone(), "no NVIDIA card is in this machine")
+            }
+            Seen::Is(cards) => {
+                trouble.seen(facts.working.source.clone(), format!("no NVIDIA driver answers for {}", cards.join(", ")))
+            }
             _ => trouble.seen(facts.working.source.clone(), "no NVIDIA driver answers"),
         };
     }

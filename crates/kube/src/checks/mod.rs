@@ -155,9 +155,7 @@ fn need<'a, T>(facts: &Facts, fact: &'a Fact<T>) -> Result<&'a T, Verdict> {
             reason: Reason::Other("no kubectl or no kubeconfig on this machine".into()),
             what: fact.source.to_string(),
         }),
-        Seen::Unreadable(reason) => {
-            Err(Verdict::Unknown { reason: reason.clone(), what: fact.source.to_string() })
-        }
+        Seen::Unreadable(reason) => Err(Verdict::Unknown { reason: reason.clone(), what: fact.source.to_string() }),
     }
 }
 

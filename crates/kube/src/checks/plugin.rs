@@ -99,8 +99,12 @@ pub fn two(facts: &Facts) -> Outcome {
                 trouble = trouble.seen(source(set), counts(set));
             }
             let delete = format!("kubectl delete daemonset --namespace={} {}", second.namespace, second.name);
-            let fix = Fix::by_hand("keep the one that you maintain, delete the other", &[&delete], "apply its manifest again")
-                .costs("pods that hold a GPU keep it; new ones wait until the other plugin has registered");
+            let fix = Fix::by_hand(
+                "keep the one that you maintain, delete the other",
+                &[&delete],
+                "apply its manifest again",
+            )
+            .costs("pods that hold a GPU keep it; new ones wait until the other plugin has registered");
             return Ok(Verdict::Fail(trouble.fix(fix)));
         }
     }
@@ -124,7 +128,10 @@ pub fn taints(facts: &Facts) -> Outcome {
             if let (Some(taint), true, false) = (taints.first(), selects(&set.pod, node), served) {
                 let says = format!(
                     "node {} is tainted {}:{}, which the device plugin {} does not tolerate, so its GPU is never offered",
-                    node.name, taint.key, taint.effect, set.full_name()
+                    node.name,
+                    taint.key,
+                    taint.effect,
+                    set.full_name()
                 );
                 return Ok(Verdict::Fail(tainted(says, set, "daemonset", node, taint)));
             }
@@ -139,7 +146,10 @@ pub fn taints(facts: &Facts) -> Outcome {
         if let (Some((node, taint)), true) = (all.first(), all.len() == reachable.len()) {
             let says = format!(
                 "node {} is tainted {}:{}, which {} does not tolerate though it asks for a GPU",
-                node.name, taint.key, taint.effect, user.full_name()
+                node.name,
+                taint.key,
+                taint.effect,
+                user.full_name()
             );
             return Ok(Verdict::Warn(tainted(says, user, "deployment", node, taint)));
         }
@@ -155,6 +165,13 @@ fn tainted(says: String, load: &Workload, kind: &str, node: &Node, taint: &crate
     Trouble::new(says)
         .seen(node_source(&node.name), format!("{}{value}:{}", taint.key, taint.effect))
         .seen(shown(kind, &load.namespace, &load.name), "tolerations name no such key")
-        .fix(Fix::by_hand(format!("tolerate it in {}'s pod template", load.full_name()), &[&paste], "take the toleration out again"))
-        .fix(Fix::by_hand("or take the taint off the node", &[&off], on).costs("pods of all kinds may go to that node again"))
+        .fix(Fix::by_hand(
+            format!("tolerate it in {}'s pod template", load.full_name()),
+            &[&paste],
+            "take the toleration out again",
+        ))
+        .fix(
+            Fix::by_hand("or take the taint off the node", &[&off], on)
+                .costs("pods of all kinds may go to that node again"),
+        )
 }

@@ -76,7 +76,8 @@ pub fn visible(facts: &Facts) -> Outcome {
             .costs("its pods are started anew, and wait where no GPU is free")
     } else {
         let paste = ["resources: {limits: {nvidia.com/gpu: \"1\"}}"];
-        let does = format!("in {}'s manifest drop the variable from container {} and ask", load.full_name(), container.name);
+        let does =
+            format!("in {}'s manifest drop the variable from container {} and ask", load.full_name(), container.name);
         Fix::by_hand(does, &paste, "apply the old manifest").costs("a pod must be deleted and made again")
     };
     Ok(Verdict::Warn(trouble.fix(fix)))
@@ -113,17 +114,23 @@ pub fn host_path(facts: &Facts) -> Outcome {
         privileged && load.pod.gpus() == 0 && (whole || load.pod.runtime_class.as_deref() == Some("nvidia"))
     };
     let Some(load) = loads.iter().find(|load| by_path(load) || by_privilege(load)) else {
-        return if loads.iter().any(|load| uses_gpu(load.pod)) { Ok(Verdict::Pass) } else { Err(Verdict::NotApplicable) };
+        return if loads.iter().any(|load| uses_gpu(load.pod)) {
+            Ok(Verdict::Pass)
+        } else {
+            Err(Verdict::NotApplicable)
+        };
     };
     let paths: Vec<&str> = load.pod.host_paths.iter().filter(device).map(String::as_str).collect();
-    let how = if paths.is_empty() { "a privileged container".to_owned() } else { format!("hostPath {}", paths.join(", ")) };
-    let trouble = Trouble::new(format!("{} reaches the GPU by {how}, with no grant of the scheduler", load.full_name()))
-        .seen(load.source(), how)
-        .fix(Fix::by_hand(
-            "drop the volumes and the privilege, and ask for the GPU",
-            &["resources: {limits: {nvidia.com/gpu: \"1\"}}"],
-            "apply the old manifest",
-        ));
+    let how =
+        if paths.is_empty() { "a privileged container".to_owned() } else { format!("hostPath {}", paths.join(", ")) };
+    let trouble =
+        Trouble::new(format!("{} reaches the GPU by {how}, with no grant of the scheduler", load.full_name()))
+            .seen(load.source(), how)
+            .fix(Fix::by_hand(
+                "drop the volumes and the privilege, and ask for the GPU",
+                &["resources: {limits: {nvidia.com/gpu: \"1\"}}"],
+                "apply the old manifest",
+            ));
     Ok(Verdict::Warn(trouble))
 }
 
@@ -141,7 +148,9 @@ pub fn video(facts: &Facts) -> Outcome {
             }
             any = true;
             let value = match container.env.get("NVIDIA_DRIVER_CAPABILITIES") {
-                Some(Env::Text(text)) if text.split(',').any(|word| ["all", "video"].contains(&word.trim())) => continue,
+                Some(Env::Text(text)) if text.split(',').any(|word| ["all", "video"].contains(&word.trim())) => {
+                    continue;
+                }
                 Some(Env::Text(text)) => format!("NVIDIA_DRIVER_CAPABILITIES={text}"),
                 Some(Env::From) => {
                     return Err(Verdict::Unknown {
@@ -161,7 +170,10 @@ pub fn video(facts: &Facts) -> Outcome {
                 load.full_name()
             ))
             .seen(load.source(), value)
-            .fix(Fix::by_hand("add the video capability", &[&set], "set the old value again").costs("its pods are started anew"));
+            .fix(
+                Fix::by_hand("add the video capability", &[&set], "set the old value again")
+                    .costs("its pods are started anew"),
+            );
             return Ok(Verdict::Fail(trouble));
         }
     }
@@ -179,7 +191,8 @@ pub(crate) fn deadlocks(deployment: &Workload, gpus_a_pod: u64, offered: u64) ->
     let spare = match pointer("maxUnavailable") {
         Some(value) if value.as_u64().is_some() => value.as_u64() >= Some(1),
         Some(value) => {
-            let percent = value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|text| text.parse::<u64>().ok());
+            let percent =
+                value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|text| text.parse::<u64>().ok());
             percent.is_some_and(|percent| percent.saturating_mul(replicas) >= 100)
         }
         None => replicas >= 4,
@@ -209,9 +222,13 @@ pub fn rollout(facts: &Facts) -> Outcome {
         "{} can never be updated: its new pod waits for a GPU that its old pod holds until the new one runs",
         stuck.full_name()
     ))
-    .seen(source.clone(), format!("{} replica(s) of {} GPU(s), strategy RollingUpdate", stuck.replicas, stuck.pod.gpus()))
+    .seen(
+        source.clone(),
+        format!("{} replica(s) of {} GPU(s), strategy RollingUpdate", stuck.replicas, stuck.pod.gpus()),
+    )
     .seen(facts.nodes.source.clone(), format!("{offered} GPU(s) in the cluster"));
     let command = format!("thruway kube plan --deployment {}", stuck.full_name());
-    let fix = Fix::planned("stop the old pod first (strategy Recreate)", command).costs("it is away for the time of a start");
+    let fix =
+        Fix::planned("stop the old pod first (strategy Recreate)", command).costs("it is away for the time of a start");
     Ok(Verdict::Warn(trouble.fix(fix)))
 }

@@ -36,12 +36,14 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, after: &[Node], plan: &mut Pl
             continue;
         }
         if let Some(owner) = &set.owner {
-            plan.notes.push(format!("DaemonSet {name} is written by {owner}, which would undo a change: change it there"));
+            plan.notes
+                .push(format!("DaemonSet {name} is written by {owner}, which would undo a change: change it there"));
             continue;
         }
         if nowhere && (!set.pod.node_selector.is_empty() || set.pod.required.is_none()) {
             let selector = set.pod.node_selector.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
-            plan.notes.push(format!("DaemonSet {name} waits for nodes with {selector}, which none is; that is left to you"));
+            plan.notes
+                .push(format!("DaemonSet {name} waits for nodes with {selector}, which none is; that is left to you"));
             continue;
         }
         let mut body = wanted_from(&set.raw);
@@ -53,9 +55,13 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, after: &[Node], plan: &mut Pl
         let (title, because) = if nowhere {
             (format!("let {name} also run on nodes labelled {PRESENT}=true"), "cluster/nfd-label-trap")
         } else {
-            (format!("keep {name} to nodes labelled {PRESENT}=true, off {}", stray.join(", ")), "cluster/daemonset-everywhere")
+            (
+                format!("keep {name} to nodes labelled {PRESENT}=true, off {}", stray.join(", ")),
+                "cluster/daemonset-everywhere",
+            )
         };
-        let outage = "its pods are replaced one by one; running containers keep their GPU, new ones wait for the new pod";
+        let outage =
+            "its pods are replaced one by one; running containers keep their GPU, new ones wait for the new pod";
         let edit = Edit { kind: "DaemonSet", title, because: &[because], risk: vec![Risk::Outage(outage.into())] };
         plan.changes.push(apply(edit, Some(&set.raw), body));
         if helm(set) {

@@ -137,7 +137,8 @@ fn notes(facts: &Facts, after: &[Node], target: &Workload, gpus: u64, plan: &mut
     if wanted > in_all(facts) {
         plan.notes.push(format!("{name} asks for {wanted} GPUs in all and the cluster has {}", in_all(facts)));
     }
-    plan.notes.push(format!("make the same change in the manifest that {name} comes from, or its next apply undoes this"));
+    plan.notes
+        .push(format!("make the same change in the manifest that {name} comes from, or its next apply undoes this"));
 }
 
 struct Done {
@@ -155,7 +156,11 @@ fn edit(body: &mut Value, target: &Workload) -> Option<Done> {
     for field in ["initContainers", "containers"] {
         let Some(list) = pod.get_mut(field).and_then(Value::as_array_mut) else { continue };
         for container in list.iter_mut().filter_map(Value::as_object_mut) {
-            let read = target.pod.containers.iter().find(|c| Some(c.name.as_str()) == container.get("name").and_then(Value::as_str));
+            let read = target
+                .pod
+                .containers
+                .iter()
+                .find(|c| Some(c.name.as_str()) == container.get("name").and_then(Value::as_str));
             let takes = read.is_some_and(|container| container.takes_by_env().is_some());
             let mut has = read.map_or(0, |container| container.gpus());
             if takes {

@@ -37,9 +37,15 @@ pub(super) fn plan(facts: &Facts, nodes: &[Node], plan: &mut Plan) -> Vec<Node> 
         let cards = cards.join(", ");
         plan.notes.push(match &facts.working.value {
             Seen::Unreadable(reason) => {
-                format!("node {} is not labelled: whether a driver works for {cards} could not be seen ({reason})", me.name)
+                format!(
+                    "node {} is not labelled: whether a driver works for {cards} could not be seen ({reason})",
+                    me.name
+                )
             }
-            _ => format!("node {} is not labelled yet: no NVIDIA driver answers for {cards}; plan the guest floor first", me.name),
+            _ => format!(
+                "node {} is not labelled yet: no NVIDIA driver answers for {cards}; plan the guest floor first",
+                me.name
+            ),
         });
     }
     after

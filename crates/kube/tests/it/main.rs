@@ -1,0 +1,7 @@
+//! The cluster floor from the API's answers to plans and back.
+
+mod api;
+mod checks;
+mod hostile;
+mod plans;
+mod world;
