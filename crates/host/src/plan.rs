@@ -1,0 +1,140 @@
+//! Facts and intent → what is to be written so that a card is vfio-pci's at the next boot.
+//!
+//! What a plan writes to hold a card, and where a boot (real or simulated) reads it:
+//!
+//! By address (the default), `ADDR` = `0000:26:00.0`, one line a function of the slot:
+//! - [`files::RULES`] `/etc/udev/rules.d/61-thruway-vfio.rules`: `ACTION=="add", SUBSYSTEM=="pci", KERNEL=="ADDR",
+//!   ATTR{vendor}=="0x10de", ATTR{device}=="0x1d01", ATTR{subsystem_vendor}=="0x1043",
+//!   ATTR{subsystem_device}=="0x85f4", ATTR{driver_override}="vfio-pci"`. The one list of what is held; dracut and
+//!   mkinitcpio carry it in the image.
+//! - [`files::SCRIPT`] `/etc/initramfs-tools/scripts/init-top/thruway-vfio` (0755), in the image: lines
+//!   `hold ADDR 10de:1d01 1043:85f4` at its end, `-` for an identity that is not known; runs before udev starts.
+//! - [`files::HOOK`] `/etc/initramfs-tools/hooks/thruway-vfio` (0755): puts vfio-pci into the image.
+//! - [`files::MODULES`] `/etc/modules-load.d/thruway-vfio.conf`: `vfio-pci`, `vfio_iommu_type1`, where they are modules.
+//!
+//! With [`Intent::by_ids`]: [`files::MODPROBE`] `/etc/modprobe.d/thruway-vfio.conf`: `options vfio-pci
+//! ids=10de:1d01,10de:0fb8` and `softdep DRIVER pre: vfio-pci`; the hook also says `force_load vfio-pci`. Where vfio-pci
+//! is built in: `vfio-pci.ids=…` on the kernel command line instead.
+//!
+//! The kernel command line only where the IOMMU is off and a token mends it: [`files::GRUB`]
+//! `/etc/default/grub.d/99-thruway.cfg` on Debian's family, else the loader's own source. Never `amd_iommu=on`.
+
+mod cmdline;
+pub mod files;
+pub mod hold;
+mod steps;
+mod verify;
+
+use std::collections::BTreeMap;
+
+use model::{Bdf, Intent, Layer, Plan, Refusal, Seen, Verdict};
+
+use crate::facts::{Facts, InitTool, Place, Target};
+pub(crate) use cmdline::place;
+pub use verify::verify;
+
+/// Plans the host floor's part of giving the intent's cards (or, where it names none, the wanted cards) to a VM.
+pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
+    let targets = targets(facts, intent);
+    let mut plan = Plan::new(Layer::Host, intent, basis(facts, &targets));
+    if !matches!(facts.place, Place::Metal) {
+        if !intent.give.is_empty() {
+            plan.notes.push(match &facts.place {
+                Place::Guest { .. } => "this machine is itself a guest: nothing is to be done on a host floor".into(),
+                Place::Unknown(why) => format!("the host floor is left alone, since {why}"),
+                Place::Metal => String::new(),
+            });
+        }
+        return plan;
+    }
+    for bdf in &intent.give {
+        if facts.target(*bdf).is_none() {
+            plan.refusals.push(Refusal {
+                because: "host/driver-owns-card".into(),
+                says: format!("there is no display controller at {bdf}"),
+                instead: "thruway gpus".into(),
+            });
+        }
+    }
+    if targets.is_empty() {
+        return plan;
+    }
+    for target in &targets {
+        let inferred =
+            facts.wanted.iter().find(|w| w.bdf == target.card.identity.bdf).filter(|_| intent.give.is_empty());
+        let why = inferred.map_or(String::new(), |want| format!(" ({})", want.why));
+        plan.intent.push(format!("hold {} for a VM{why}", target.name()));
+    }
+    refuse(facts, intent, &targets, &mut plan);
+    steps::add(facts, intent, &targets, &mut plan);
+    if plan.changes.is_empty() {
+        // Nothing would be done, so nothing is lost by doing it.
+        plan.refusals.retain(|refusal| refusal.because == "host/driver-owns-card");
+    } else {
+        plan.notes.push("this machine must be rebooted once all is written".into());
+        if facts.initramfs.tool != Some(InitTool::InitramfsTools) && !intent.by_ids {
+            plan.notes.push(
+                "another card with the same driver may load it first; thruway verify says so after the boot".into(),
+            );
+        }
+    }
+    plan
+}
+
+/// The cards that are to be given: by intent, else by what the machine says.
+pub(crate) fn targets<'a>(facts: &'a Facts, intent: &Intent) -> Vec<Target<'a>> {
+    let named: Vec<Bdf> =
+        if intent.give.is_empty() { facts.wanted.iter().map(|want| want.bdf).collect() } else { intent.give.clone() };
+    let mut targets: Vec<Target<'a>> = Vec::new();
+    for target in named.into_iter().filter_map(|bdf| facts.target(bdf)) {
+        if !targets.iter().any(|t| t.card.identity.bdf == target.card.identity.bdf) {
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+fn basis(facts: &Facts, targets: &[Target<'_>]) -> BTreeMap<String, String> {
+    let mut basis = BTreeMap::new();
+    let mut put = |name: String, value: String| basis.insert(format!("host {name}"), value);
+    put("kernel".into(), facts.kernel.release.get().cloned().unwrap_or_default());
+    put("boot loader".into(), facts.boot.loader.words().into());
+    for target in targets {
+        for function in &target.functions {
+            let subsystem = function.subsystem.map_or("none".to_owned(), |id| id.to_string());
+            put(format!("function {}", function.bdf), format!("{} subsystem {subsystem}", function.id));
+        }
+    }
+    for (path, text) in &facts.texts {
+        if let Seen::Is(text) = text {
+            put(format!("file {path}"), model::Digest::of(text.as_bytes()).to_string());
+        }
+    }
+    basis
+}
+
+/// Losses that the user has not named are refused; so is what cannot work.
+fn refuse(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: &mut Plan) {
+    use crate::checks::{console, group, holders, loss};
+    let rows: [(&str, Verdict); 6] = [
+        ("host/network-lost", loss::network(facts, targets)),
+        ("host/disk-lost", loss::disk(facts, targets)),
+        ("host/console-lost", console::lost(facts, targets)),
+        ("host/group-shared", group::shared(facts, targets)),
+        ("host/rmrr-ineligible", group::rmrr(facts, targets)),
+        ("host/override-blocks", holders::blocked(targets)),
+    ];
+    for (id, verdict) in rows {
+        let trouble = match verdict {
+            Verdict::Warn(trouble) | Verdict::Fail(trouble) => trouble,
+            _ => continue,
+        };
+        if intent.allow.iter().any(|allowed| allowed == id) {
+            plan.notes.push(format!("allowed ({id}): {}", trouble.says));
+            continue;
+        }
+        let give: Vec<String> = targets.iter().map(|t| format!("--give {}", t.card.identity.bdf.short())).collect();
+        let instead = format!("thruway host plan {} --allow {id}", give.join(" "));
+        plan.refusals.push(Refusal { because: id.into(), says: trouble.says, instead });
+    }
+}

@@ -1,0 +1,15 @@
+//! The files that this floor owns.
+
+/// Says which functions are held, by address and identity.
+pub const RULES: &str = "/etc/udev/rules.d/61-thruway-vfio.rules";
+/// `options vfio-pci ids=` and softdeps; only when ids were asked for.
+pub const MODPROBE: &str = "/etc/modprobe.d/thruway-vfio.conf";
+pub const MODULES: &str = "/etc/modules-load.d/thruway-vfio.conf";
+pub const HOOK: &str = "/etc/initramfs-tools/hooks/thruway-vfio";
+pub const SCRIPT: &str = "/etc/initramfs-tools/scripts/init-top/thruway-vfio";
+pub const DRACUT: &str = "/etc/dracut.conf.d/thruway-vfio.conf";
+pub const MKINITCPIO: &str = "/etc/mkinitcpio.conf.d/thruway-vfio.conf";
+/// Sorts behind the cloud images' 50-cloudimg-settings.cfg, which would override it.
+pub const GRUB: &str = "/etc/default/grub.d/99-thruway.cfg";
+
+pub const OWN: [&str; 8] = [RULES, MODPROBE, MODULES, HOOK, SCRIPT, DRACUT, MKINITCPIO, GRUB];

@@ -1,0 +1,65 @@
+//! Whether what a plan promised is so: by driver links, /dev/vfio and /proc/cmdline.
+
+use formats::kcmdline::Cmdline;
+use model::{Evidence, Intent, Outcome, OutcomeState, Seen, Source};
+
+use super::{cmdline, targets};
+use crate::facts::{Facts, Place, is_vfio};
+
+const REBOOT: &str = "a reboot of this machine";
+
+/// Looks again at each thing that [`super::plan`] promises for this intent.
+pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
+    if !matches!(facts.place, Place::Metal) {
+        return Vec::new();
+    }
+    let targets = targets(facts, intent);
+    let mut outcomes = Vec::new();
+    if targets.is_empty() {
+        return outcomes;
+    }
+    let on = facts.iommu.on();
+    let (add, _) = cmdline::tokens(facts, intent, &targets);
+    let written = Cmdline::parse(facts.boot.written.get().map_or("", String::as_str));
+    let state = match on {
+        Seen::Is(true) => OutcomeState::Held,
+        Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),
+        _ if !add.is_empty() && add.iter().all(|token| written.has(token)) => OutcomeState::Pending(REBOOT.into()),
+        _ => OutcomeState::Failed("the kernel runs no IOMMU".into()),
+    };
+    let value = facts.iommu.units.get().map_or("empty".into(), |units| units.join(" "));
+    let evidence = vec![Evidence { source: Source::file("/sys/class/iommu"), value }];
+    outcomes.push(Outcome { says: "the kernel runs an IOMMU".into(), state, evidence });
+    for token in add.iter().filter(|token| token.starts_with("vfio-pci.ids=")) {
+        let line = facts.boot.effective.get().map_or("", String::as_str);
+        let state = match (Cmdline::parse(line).has(token), written.has(token)) {
+            (true, _) => OutcomeState::Held,
+            (false, true) => OutcomeState::Pending(REBOOT.into()),
+            (false, false) => OutcomeState::Failed("it is not written".into()),
+        };
+        let evidence = vec![Evidence { source: Source::file("/proc/cmdline"), value: line.into() }];
+        outcomes.push(Outcome { says: format!("the kernel was booted with {token}"), state, evidence });
+    }
+    for target in &targets {
+        for function in &target.functions {
+            let path = format!("/sys/bus/pci/devices/{}/driver", function.bdf);
+            let hold = facts.written_hold(function);
+            let (state, value) = match &function.driver {
+                Seen::Is(driver) if is_vfio(driver) => (OutcomeState::Held, driver.clone()),
+                Seen::Unreadable(reason) => (OutcomeState::Unknown(reason.to_string()), reason.to_string()),
+                other => {
+                    let value = other.get().cloned().unwrap_or_else(|| "no driver".into());
+                    let state = match hold {
+                        Some(_) => OutcomeState::Pending(REBOOT.into()),
+                        None => OutcomeState::Failed(format!("{value} has it, and nothing written holds it")),
+                    };
+                    (state, value)
+                }
+            };
+            let mut evidence = vec![Evidence { source: Source::file(path), value }];
+            evidence.extend(hold.map(|source| Evidence { source: source.clone(), value: "holds it at boot".into() }));
+            outcomes.push(Outcome { says: format!("{} is held by vfio-pci", function.bdf.short()), state, evidence });
+        }
+    }
+    outcomes
+}
