@@ -117,6 +117,11 @@ impl Memory {
         self.gone.remove(path);
     }
 
+    /// The same answers and meaning of what is missing, under another name and with no files.
+    pub(crate) fn emptied(&self, name: String) -> Memory {
+        Memory { name, origin: self.origin, default: self.default, ..Memory::new("") }
+    }
+
     pub(crate) fn nodes_get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
     }
@@ -272,6 +277,8 @@ impl Machine for Memory {
         match self.nodes.get(&path).map(|node| &node.kind) {
             Some(NodeKind::Link(target)) => Seen::Is(target.clone()),
             Some(_) => Seen::Absent,
+            // The root is a directory, recorded or not.
+            None if path == "/" => Seen::Absent,
             None if self.has_children(&path) => Seen::Absent,
             None => self.missing(&path),
         }
