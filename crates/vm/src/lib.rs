@@ -1,1 +1,18 @@
-//! vm
+//! The VM floor: what gives a card to a virtual machine. Proxmox VE's and libvirt's definitions, and the QEMU
+//! processes that really run.
+//!
+//! Every hypervisor's definition becomes one form ([`Vm`]), so that a check or a planner is written once.
+
+mod checks;
+mod facts;
+mod observe;
+mod plan;
+mod presence;
+mod verify;
+
+pub use checks::CHECKS;
+pub use facts::{Efidisk, Facts, Given, HostMemory, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm, VmKind};
+pub use observe::observe;
+pub use plan::plan;
+pub use presence::presence;
+pub use verify::verify;

@@ -1,0 +1,263 @@
+//! The machine type, the firmware and its variables.
+
+use model::{Check, Fix, Seen, Source, Trouble};
+
+use super::given::asks_pcie;
+use super::{Says, about, cards, each, mend, restart};
+use crate::{Facts, Vm, VmKind};
+
+pub(super) const MACHINE_NOT_Q35: Check<Facts> = Check {
+    about: about(
+        "vm/machine-not-q35",
+        "a VM with a card has the machine type q35",
+        "i440fx has no PCI Express: the card hangs on the legacy bus, and `pcie=1` makes the start fail with \"q35 machine \
+         model is not enabled\". The change renames the guest's network interfaces (ens18 to enp6s18): let its network \
+         configuration match by MAC address first. Windows may ask to be activated again.",
+        "PVE::QemuServer::PCI; pve-docs qm.adoc",
+    ),
+    run: |facts| each(facts, |vm| not_q35(facts, vm)),
+};
+
+fn not_q35(facts: &Facts, vm: &Vm) -> Says {
+    if vm.q35 {
+        return Says::Well;
+    }
+    let wants = vm.given.iter().find(|given| asks_pcie(&given.text));
+    let machine = vm.machine.as_ref().map_or("not set: i440fx", |machine| machine.value.as_str());
+    let line = vm.machine.as_ref().and_then(|machine| machine.line);
+    let fix = mend(facts, vm, "make the machine a q35", "<type machine='q35'>, and let libvirt set all <address> anew")
+        .costs("the guest's network interfaces change their names");
+    match wants {
+        Some(given) => Says::Fail(
+            Trouble::new(format!("{} asks for PCI Express on an i440fx machine and will not start", vm.title()))
+                .seen(vm.source(line), format!("machine: {machine}"))
+                .seen(vm.source(given.line), format!("{}: {}", given.key, given.text))
+                .fix(fix),
+        ),
+        None => Says::Warn(
+            Trouble::new(format!("{} has {} on an i440fx machine, without PCI Express", vm.title(), cards(facts, vm)))
+                .seen(vm.source(line), format!("machine: {machine}"))
+                .fix(fix),
+        ),
+    }
+}
+
+pub(super) const PCIE_MISSING: Check<Facts> = Check {
+    about: about(
+        "vm/pcie-missing",
+        "on a q35 machine the card stands on a PCI Express port",
+        "Without `pcie=1` Proxmox VE puts the card on a legacy PCI bus even on q35. The guest then sees no link and no \
+         extended configuration space; some drivers refuse such a card.",
+        "pve-docs qm.adoc; PVE::QemuServer::PCI",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            if !vm.q35 {
+                return Says::Skip;
+            }
+            let gpus: Vec<_> = facts.cards_of(vm).iter().map(|card| card.identity.bdf).collect();
+            let on_pci = vm.given.iter().find(|given| {
+                !given.pcie && given.key != "args" && given.functions.iter().any(|bdf| gpus.contains(bdf))
+            });
+            let Some(given) = on_pci else { return Says::Well };
+            let trouble = Trouble::new(format!("{} has {} on a legacy PCI bus", vm.title(), cards(facts, vm)));
+            let fix =
+                mend(facts, vm, "put the card on a PCI Express port", "a guest <address> behind a pcie-root-port");
+            Says::Warn(trouble.seen(vm.source(given.line), format!("{}: {}", given.key, given.text)).fix(fix))
+        })
+    },
+};
+
+pub(super) const NOT_OVMF: Check<Facts> = Check {
+    about: about(
+        "vm/not-ovmf",
+        "a VM with a card boots by UEFI",
+        "SeaBIOS knows no 64-bit PCI window: a card with large BARs gets no addresses (\"BAR0 is 0M\"), and there is VGA \
+         arbitration. A guest that was installed under SeaBIOS mostly does not boot under OVMF: it needs an EFI system \
+         partition. Small cards such as a GT 1030 do work under SeaBIOS; `--allow vm/not-ovmf` keeps it.",
+        "pve-docs qm.adoc, PCI(e) passthrough",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            if vm.uefi {
+                return Says::Well;
+            }
+            let line = vm.firmware.as_ref().and_then(|bios| bios.line);
+            let value = vm.firmware.as_ref().map_or("not set: seabios".to_owned(), |bios| bios.value.clone());
+            let trouble = Trouble::new(format!("{} has {} and boots by SeaBIOS", vm.title(), cards(facts, vm)))
+                .seen(vm.source(line), format!("bios: {value}"));
+            let fix = mend(facts, vm, "boot by OVMF, with a disk for its variables", "<os firmware='efi'>")
+                .costs("a guest installed under SeaBIOS may not boot any more");
+            Says::Warn(trouble.fix(fix))
+        })
+    },
+};
+
+pub(super) const NO_EFIDISK: Check<Facts> = Check {
+    about: about(
+        "vm/no-efidisk",
+        "a UEFI machine keeps its variables on a disk",
+        "Without efidisk0 Proxmox VE warns \"no efidisk configured! Using temporary efivars disk.\" and boot order, boot \
+         entries and Secure Boot's state are lost at each start.",
+        "PVE::QemuServer::OVMF",
+    ),
+    run: |facts| {
+        each(facts, |vm| match (&vm.efidisk, vm.kind, vm.uefi) {
+            (_, _, false) | (_, VmKind::Libvirt, _) => Says::Skip,
+            (Some(_), ..) => Says::Well,
+            (None, ..) => {
+                let line = vm.firmware.as_ref().and_then(|bios| bios.line);
+                let trouble = Trouble::new(format!("{} boots by OVMF and has no disk for its variables", vm.title()));
+                let fix = mend(facts, vm, "add an EFI disk without enrolled keys", "");
+                Says::Warn(trouble.seen(vm.source(line), "bios: ovmf, and no efidisk0").fix(fix))
+            }
+        })
+    },
+};
+
+pub(super) const EFITYPE_2M: Check<Facts> = Check {
+    about: about(
+        "vm/efitype-2m",
+        "the EFI disk is of the 4 MiB kind",
+        "`efitype` left out means 2m: the older OVMF build with no Secure Boot and a smaller window for 64-bit BARs. The \
+         API and Terraform make such disks where they do not say otherwise. The kind cannot be changed; the disk is made anew, \
+         and the boot entries on it are lost.",
+        "PVE::QemuServer::Drive, efitype",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            let Some(disk) = vm.efidisk.as_ref().filter(|_| vm.uefi) else { return Says::Skip };
+            if disk.efitype == "4m" {
+                return Says::Well;
+            }
+            let trouble = Trouble::new(format!("{}'s EFI disk is of the old 2 MiB kind", vm.title()));
+            let fix = recreate(vm, "make the EFI disk anew, of the 4 MiB kind and without keys", &disk.volume);
+            Says::Warn(
+                trouble
+                    .seen(vm.source(Some(disk.line)), format!("efidisk0: {}, efitype={}", disk.volume, disk.efitype))
+                    .fix(fix),
+            )
+        })
+    },
+};
+
+pub(super) const EFIDISK_ENROLLED_KEYS: Check<Facts> = Check {
+    about: about(
+        "vm/efidisk-enrolled-keys",
+        "Secure Boot in the VM does not stand in the driver's way",
+        "An EFI disk made with `pre-enrolled-keys=1` (the web interface's default) starts with Secure Boot on. A loader \
+         without a known signature ends in `BdsDxe: failed to load Boot0001 … Access Denied`, and NVIDIA's module, built by \
+         its .run installer or DKMS, in `Key was rejected by service`. Either switch Secure Boot off in the firmware's \
+         menu (Device Manager, Secure Boot Configuration, Attempt Secure Boot), make the EFI disk anew without keys, or \
+         sign the module and enrol its key. The definition says how the disk began, not what the menu changed since.",
+        "pve-docs qm.adoc, BIOS and UEFI; PVE::QemuServer::OVMF",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            let Some(keys) = vm.enrolled_keys.as_ref() else { return Says::Skip };
+            if !keys.value {
+                return Says::Well;
+            }
+            let trouble = Trouble::new(format!(
+                "{} starts with Secure Boot on: an unsigned loader gets \"Access Denied\", an unsigned driver is rejected",
+                vm.title()
+            ));
+            let value = match &vm.efidisk {
+                Some(disk) => format!("efidisk0: {},pre-enrolled-keys=1", disk.volume),
+                None => "enrolled-keys enabled, or a secure loader".to_owned(),
+            };
+            let menu = restart(
+                vm,
+                Fix::by_hand(
+                    "in the VM's firmware menu (Esc at its start): Device Manager, Secure Boot Configuration, clear Attempt Secure Boot",
+                    &[],
+                    "tick Attempt Secure Boot again",
+                ),
+            );
+            let trouble = trouble.seen(vm.source(keys.line), value).fix(menu);
+            Says::Warn(match &vm.efidisk {
+                Some(disk) => trouble.fix(recreate(vm, "or make the EFI disk anew without keys", &disk.volume)),
+                None => trouble,
+            })
+        })
+    },
+};
+
+/// A new EFI disk on the old one's storage.
+fn recreate(vm: &Vm, does: &str, volume: &str) -> Fix {
+    let store = volume.split(':').next().filter(|store| !store.is_empty()).unwrap_or("STORAGE");
+    let fix = Fix::by_hand(
+        does,
+        &[
+            &format!("qm stop {}", vm.id),
+            &format!("qm set {} --delete efidisk0", vm.id),
+            &format!("qm set {} --efidisk0 {store}:1,efitype=4m,pre-enrolled-keys=0", vm.id),
+        ],
+        format!("qm set {} --efidisk0 {volume} (the old disk stays as unused0)", vm.id),
+    );
+    restart(vm, fix).costs("its boot entries are lost; a guest with BitLocker asks for its recovery key")
+}
+
+pub(super) const WINDOW_TOO_SMALL: Check<Facts> = Check {
+    about: about(
+        "vm/window-too-small",
+        "the guest's firmware has room for the card's memory",
+        "OVMF sizes its window for 64-bit BARs by the address width that the guest's CPU claims. With a CPU model other than \
+         `host` on Intel that is the classic 32 GiB, on AMD 128 GiB; with `host`, an eighth of the address space. A card \
+         with resizable BAR does not fit in 32 GiB together with its second BAR; the guest says \"BAR 1: no space for\" and \
+         \"This PCI I/O region assigned to your NVIDIA device is invalid\".",
+        "edk2 OvmfPkg PlatformInitLib, MemDetect.c",
+    ),
+    run: |facts| each(facts, |vm| window(facts, vm)),
+};
+
+fn window(facts: &Facts, vm: &Vm) -> Says {
+    const GIB: u64 = 1 << 30;
+    if !vm.uefi {
+        return Says::Skip;
+    }
+    let bars = facts.cards_of(vm).into_iter().flat_map(|card| card.bars.iter()).filter(|bar| bar.wide);
+    let need = bars.fold(0u64, |sum, bar| sum.saturating_add(bar.size.checked_next_power_of_two().unwrap_or(u64::MAX)));
+    let asked = vm.conf.as_ref().and_then(|conf| conf.get("args")).map(|args| args.value);
+    let text = asked.or(vm.domain.as_ref().map(|domain| domain.text()));
+    if need <= 32 * GIB || text.is_some_and(|text| text.contains("X-PciMmio64Mb")) {
+        return Says::Well;
+    }
+    let host = vm.cpu.as_ref().is_some_and(|cpu| cpu.value == "host");
+    let (room, source, value) = match (host, &facts.phys_bits, &facts.cpu_vendor) {
+        (true, Seen::Is(bits), _) => {
+            let bits = (*bits).clamp(36, 46);
+            (1u64 << (bits - 3), Source::file("/proc/cpuinfo"), format!("{bits} bits of physical address are used"))
+        }
+        (false, _, Seen::Is(vendor)) => {
+            let room = if vendor == "AuthenticAMD" { 128 * GIB } else { 32 * GIB };
+            let cpu = vm.cpu.as_ref().map_or("not set", |cpu| cpu.value.as_str());
+            (room, vm.source(vm.cpu.as_ref().and_then(|cpu| cpu.line)), format!("cpu: {cpu}, on {vendor}"))
+        }
+        (true, Seen::Unreadable(reason), _) | (false, _, Seen::Unreadable(reason)) => {
+            return Says::Unknown(reason.clone(), "/proc/cpuinfo".into());
+        }
+        _ => return Says::Skip,
+    };
+    if need <= room {
+        return Says::Well;
+    }
+    let trouble = Trouble::new(format!(
+        "{}'s firmware has {} GiB of address space for {}, which needs {} GiB",
+        vm.title(),
+        room / GIB,
+        cards(facts, vm),
+        need.div_ceil(GIB)
+    ));
+    let fix = if host {
+        let mib = need.saturating_mul(2) >> 20;
+        Fix::by_hand(
+            "give the firmware a larger window (root only)",
+            &[&format!("qm set {} --args '-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string={mib}'", vm.id)],
+            format!("qm set {} --delete args", vm.id),
+        )
+    } else {
+        mend(facts, vm, "show the guest the host's CPU", "<cpu mode='host-passthrough'/>")
+    };
+    Says::Fail(trouble.seen(source, value).fix(fix))
+}

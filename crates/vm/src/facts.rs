@@ -1,0 +1,253 @@
+//! What the checks and the planner of this floor know of a machine.
+
+use formats::domxml::Domain;
+use formats::pveconf::Conf;
+use formats::qemuargs::QemuArgs;
+use gpu::{Card, Inventory};
+use model::{Bdf, Digest, Reason, Seen, Source};
+use serde::Serialize;
+
+/// The VM floor of one machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// A running hypervisor: its definitions are changed through its own tools, not as files.
+    pub live: bool,
+    /// Absent: not Proxmox VE.
+    pub pve: Seen<Pve>,
+    /// Is: libvirt's QEMU driver is here; the unit that reads its definitions ("libvirtd.service"), where known.
+    pub libvirt: Seen<Option<String>>,
+    /// By id, Proxmox VE's first.
+    pub vms: Vec<Vm>,
+    /// Definitions that are there and could not be read or parsed: then "no VM has the card" must not be said.
+    pub unread: Vec<(Source, Reason)>,
+    /// QEMU processes that belong to no definition.
+    pub loose: Vec<(u32, QemuArgs)>,
+    /// /etc/pve/mapping/pci.cfg.
+    pub mappings: Seen<Vec<Mapping>>,
+    pub memory: HostMemory,
+    /// "GenuineIntel", "AuthenticAMD": /proc/cpuinfo.
+    pub cpu_vendor: Seen<String>,
+    /// "address sizes : 43 bits physical" of /proc/cpuinfo.
+    pub phys_bits: Seen<u32>,
+    pub gpus: Inventory,
+}
+
+/// A Proxmox VE node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pve {
+    /// pve-manager's version from dpkg: "7.1-8".
+    pub version: Seen<String>,
+    /// The node's own name: where /etc/pve/local leads.
+    pub node: Seen<String>,
+    /// /etc/pve/storage.cfg: storages that may hold disk images.
+    pub storages: Vec<Storage>,
+    /// Backup jobs: (id, line, the VMIDs it covers; none is all).
+    pub backups: Vec<(String, u32, Option<Vec<u32>>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Storage {
+    pub id: String,
+    /// "dir", "lvmthin", "zfspool", …
+    pub kind: String,
+    /// `content` holds `images`.
+    pub images: bool,
+}
+
+/// A named PCI device of a Proxmox VE cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mapping {
+    pub id: String,
+    pub entries: Vec<MappingEntry>,
+}
+
+/// One node's device behind a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MappingEntry {
+    pub node: String,
+    /// "0000:26:00" or "0000:26:00.0", more parted by `;`.
+    pub path: String,
+    /// "10de:1d01".
+    pub id: Option<String>,
+    pub subsystem: Option<String>,
+    pub group: Option<i64>,
+    pub line: u32,
+}
+
+/// Host memory, MiB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostMemory {
+    pub total: Seen<u64>,
+    pub available: Seen<u64>,
+    /// What ZFS's cache could give back: arcstats `size` − `c_min`. Absent without ZFS.
+    pub arc: Seen<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmKind {
+    Proxmox,
+    Libvirt,
+}
+
+/// A value, and the line of the definition where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting<T> {
+    pub value: T,
+    pub line: Option<u32>,
+}
+
+/// One virtual machine, whatever defines it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Vm {
+    pub kind: VmKind,
+    /// "100", or libvirt's name.
+    pub id: String,
+    pub name: String,
+    /// Where its definition stands, as people name it: /etc/pve/qemu-server/100.conf.
+    pub path: String,
+    /// The same with links resolved: what a plan writes.
+    pub real_path: String,
+    pub digest: Digest,
+    /// SHA-1 of the file: what `qm set --digest` compares. Proxmox VE only.
+    pub sha1: String,
+    pub template: bool,
+    /// `lock:` of Proxmox VE: backup, migrate, …
+    pub lock: Option<Setting<String>>,
+    /// As written; none: the hypervisor's default (i440fx).
+    pub machine: Option<Setting<String>>,
+    pub q35: bool,
+    pub firmware: Option<Setting<String>>,
+    pub uefi: bool,
+    pub efidisk: Option<Efidisk>,
+    /// Secure Boot with enrolled keys, as the definition has it: only firmware that is UEFI.
+    pub enrolled_keys: Option<Setting<bool>>,
+    /// CPU model: "host", "kvm64"; none: the hypervisor's default.
+    pub cpu: Option<Setting<String>>,
+    /// MiB.
+    pub memory: Setting<u64>,
+    /// True where a balloon device is there (Proxmox VE's default).
+    pub balloon: Setting<bool>,
+    pub onboot: Option<Setting<bool>>,
+    pub scsihw: Option<Setting<String>>,
+    /// A disk hangs on the SCSI controller.
+    pub scsi_disks: bool,
+    /// `vga:` and `serial0:`: a console besides the card.
+    pub console: bool,
+    /// "l26", "win11".
+    pub ostype: Option<String>,
+    pub given: Vec<Given>,
+    /// Changes that wait for a stop and start: (key, new value or none for a deletion, line).
+    pub pending: Vec<(String, Option<String>, Option<u32>)>,
+    pub snapshots: Vec<String>,
+    pub running: Running,
+    #[serde(skip)]
+    pub bytes: Vec<u8>,
+    #[serde(skip)]
+    pub conf: Option<Conf>,
+    #[serde(skip)]
+    pub domain: Option<Domain>,
+}
+
+/// Proxmox VE's EFI variables disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Efidisk {
+    pub volume: String,
+    /// "2m" (also where left out) or "4m".
+    pub efitype: String,
+    pub enrolled: bool,
+    pub line: u32,
+}
+
+/// One line or element that gives host functions to a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Given {
+    /// "hostpci0", "hostdev", "args".
+    pub key: String,
+    pub line: Option<u32>,
+    /// As written: "0000:26:00,pcie=1".
+    pub text: String,
+    /// Every host function this takes, addresses without a function expanded to all of the slot.
+    pub functions: Vec<Bdf>,
+    /// Named without a function: all functions go, as one multifunction device.
+    pub whole: bool,
+    pub mapping: Option<String>,
+    /// On a PCIe port (and not on the legacy bus).
+    pub pcie: bool,
+    pub x_vga: bool,
+}
+
+/// Whether a VM runs, by its process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Running {
+    No,
+    Yes { pid: u32, args: Box<QemuArgs> },
+    Unknown(Reason),
+}
+
+impl Facts {
+    /// The VMs that name a function of this slot, templates left out.
+    pub fn owners(&self, card: Bdf) -> Vec<&Vm> {
+        self.vms.iter().filter(|vm| !vm.template && vm.names(card)).collect()
+    }
+
+    pub fn vm(&self, id: &str) -> Option<&Vm> {
+        self.vms.iter().find(|vm| vm.id == id).or_else(|| self.vms.iter().find(|vm| vm.name == id))
+    }
+
+    /// The cards among what a VM is given, by address.
+    pub fn cards_of(&self, vm: &Vm) -> Vec<&Card> {
+        self.gpus.cards.iter().filter(|card| vm.names(card.identity.bdf)).collect()
+    }
+
+    /// The VMs that are given a card (of any vendor), templates left out.
+    pub fn with_card(&self) -> impl Iterator<Item = &Vm> {
+        self.vms.iter().filter(|vm| !vm.template && !self.cards_of(vm).is_empty())
+    }
+
+    /// All functions of a card's slot.
+    pub fn functions(&self, card: &Card) -> Vec<Bdf> {
+        let mut all = vec![card.identity.bdf];
+        all.extend(self.gpus.functions_of(card).iter().map(|function| function.bdf));
+        all.extend(&card.companions);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// True where this machine has a hypervisor's definitions.
+    pub fn here(&self) -> bool {
+        self.pve.is_there() || self.libvirt.is_there()
+    }
+}
+
+impl Vm {
+    /// True where the definition names a function of this slot.
+    pub fn names(&self, card: Bdf) -> bool {
+        self.given.iter().any(|given| given.functions.iter().any(|function| function.same_slot(&card)))
+    }
+
+    /// "VM 100 (mufti-4)", "VM media".
+    pub fn title(&self) -> String {
+        if self.name.is_empty() || self.name == self.id {
+            format!("VM {}", self.id)
+        } else {
+            format!("VM {} ({})", self.id, self.name)
+        }
+    }
+
+    /// The definition, at the line of this setting.
+    pub fn source(&self, line: Option<u32>) -> Source {
+        Source::File { path: self.path.clone(), line }
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(self.running, Running::Yes { .. })
+    }
+
+    /// Windows, by its `ostype`.
+    pub fn is_windows(&self) -> bool {
+        self.ostype.as_deref().is_some_and(|kind| kind.starts_with('w'))
+    }
+}
