@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use formats::ldsocache::{Arch, Cache};
 use gpu::Inventory;
 use machine::{Machine, MachineExt};
 use serde::Serialize;
@@ -115,9 +116,10 @@ const SCRIPT_SIZE: u64 = 4096;
 pub fn driver_files(machine: &dyn Machine, inventory: &Inventory, version: &str) -> DriverFiles {
     let mut found = DriverFiles { version: version.to_owned(), ..DriverFiles::default() };
     let known = inventory.driver.library_path.get().and_then(|path| path.rsplit_once('/')).map(|(dir, _)| dir);
+    let cached = if known.is_none() { cached_dirs(machine) } else { Vec::new() };
     let mut seen_dirs = BTreeSet::new();
     let mut taken = BTreeSet::new();
-    for dir in known.into_iter().chain(LIBRARY_DIRS) {
+    for dir in known.into_iter().chain(cached.iter().map(String::as_str)).chain(LIBRARY_DIRS) {
         let Some(dir) = machine.resolve(dir).is() else { continue };
         if seen_dirs.insert(dir.clone()) {
             libraries_in(machine, &dir, None, version, &mut taken, &mut found.libraries);
@@ -136,6 +138,17 @@ pub fn driver_files(machine: &dyn Machine, inventory: &Inventory, version: &str)
     firmware(machine, own_root.as_deref(), version, &mut found);
     loader_files(machine, own_root.as_deref(), &mut found);
     found
+}
+
+/// The directories in which the loader's cache knows the driver's two main libraries.
+fn cached_dirs(machine: &dyn Machine) -> Vec<String> {
+    let cache = machine.read("/etc/ld.so.cache").is().and_then(|bytes| Cache::parse(&bytes).ok());
+    let Some(cache) = cache else { return Vec::new() };
+    let entries = ["libcuda.so.1", "libnvidia-ml.so.1"].into_iter().flat_map(|soname| cache.named(soname));
+    let native = entries.filter(|entry| matches!(entry.arch(), Arch::X86_64 | Arch::Aarch64));
+    // An entry may be a link into the driver's own directory.
+    let files = native.filter_map(|entry| machine.resolve(&entry.path).is());
+    files.filter_map(|path| path.rsplit_once('/').map(|(dir, _)| dir.to_owned())).collect()
 }
 
 fn libraries_in(

@@ -1,5 +1,6 @@
 //! The spec of a real machine: an H100 in a VM whose driver lives in /usr/local/nvidia, with wrapper scripts in
 //! /usr/bin. Recorded as lists of files (mode, size, path, link) and of device nodes.
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
 use gpu::{Card, DriverFacts, Holder, Inventory};
 use machine::{FileKind, Memory, Node, NodeKind, Stat};
@@ -201,4 +202,25 @@ fn no_spec_without_a_whole_driver() {
     mid_update.driver.library = Seen::Absent;
     let error = cdi::generate(&machine, &mid_update, &options).unwrap_err();
     assert_eq!(error, cdi::NoSpec::NoLibraries { version: "570.1.2".into() });
+}
+
+/// The same driver in a place that no distribution uses, known to the loader's cache alone, and through a link at that.
+#[test]
+fn a_driver_that_only_the_loaders_cache_knows() {
+    use formats::ldsocache::{Arch, Cache, Entry};
+    let mut machine = Memory::new("odd");
+    let file = format!("/srv/driver/lib/libcuda.so.{VERSION}");
+    machine.insert_file(&file, b"\x7fELF");
+    machine.insert_link("/usr/lib/libcuda.so.1", &file);
+    let old = Entry::new("libcuda.so.1", "/usr/lib32/libcuda.so.1", Arch::I386);
+    let entry = Entry::new("libcuda.so.1", "/usr/lib/libcuda.so.1", Arch::X86_64);
+    let cache = Cache { entries: vec![old, entry], generator: None, ..Cache::default() };
+    machine.insert_file("/etc/ld.so.cache", &cache.to_bytes());
+    let mut inventory = inventory();
+    inventory.driver.library_path = Seen::Absent;
+    let files = cdi::driver_files(&machine, &inventory, VERSION);
+    let paths: Vec<&str> = files.libraries.iter().map(|library| library.path.as_str()).collect();
+    assert_eq!(paths, [file.as_str()]);
+    // No link beside it says the SONAME, which is known for NVIDIA's libraries.
+    assert_eq!(files.libraries[0].names, [format!("libcuda.so.{VERSION}").as_str(), "libcuda.so.1", "libcuda.so"]);
 }

@@ -281,6 +281,12 @@ impl Facts {
         ways
     }
 
+    /// The cards in words: by name while they are few.
+    pub fn cards_named(&self) -> String {
+        let names: Vec<&str> = self.cards.keys().map(String::as_str).collect();
+        if names.len() > 2 { format!("the {} NVIDIA cards", names.len()) } else { names.join(" and ") }
+    }
+
     /// True where this floor has nothing to say: no engine, or certainly no NVIDIA card.
     pub fn nothing_here(&self) -> bool {
         self.engine_names().is_empty() || (self.cards.is_empty() && self.looked.is_there())

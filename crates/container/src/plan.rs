@@ -53,9 +53,8 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         }
     }
     if !plan.is_empty() && plan.intent.is_empty() {
-        let cards: Vec<&str> = facts.cards.keys().map(String::as_str).collect();
         let engines = facts.engine_names().join(", ");
-        plan.intent.push(format!("inferred: containers of {engines} can be given {}", cards.join(" and ")));
+        plan.intent.push(format!("inferred: containers of {engines} can be given {}", facts.cards_named()));
     }
     plan
 }
@@ -142,6 +141,13 @@ fn spec(facts: &Facts, plan: &mut Plan) {
             )),
             _ => {}
         }
+    }
+    if plan.changes.iter().any(|change| matches!(&change.op, Op::RemoveFile { path } if path.starts_with("/run/"))) {
+        plan.notes.push(
+            "NVIDIA's nvidia-cdi-refresh.service, where it is installed, writes its spec to /run/cdi again at the next \
+             boot; that one then goes before ours"
+                .to_owned(),
+        );
     }
     let stale = facts.specs.iter().any(|file| file.ours());
     let because = if stale { "container/cdi-spec-stale" } else { "container/cdi-spec-missing" };

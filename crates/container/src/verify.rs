@@ -14,7 +14,7 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
     let mut outcomes = vec![spec(facts)];
     if let Some(docker) = facts.docker.as_ref().filter(|_| intent.engine.as_deref().is_none_or(|e| e == "docker")) {
         outcomes.extend(docker_reads(docker));
-        outcomes.extend(docker_runtime(docker, intent));
+        outcomes.extend(docker_runtime(facts, docker, intent));
     }
     if let Some(containerd) = facts.containerd_counts() {
         let state = match containerd.reads() {
@@ -80,10 +80,11 @@ fn docker_reads(docker: &Docker) -> Option<Outcome> {
 }
 
 /// Where daemon.json names the older runtime.
-fn docker_runtime(docker: &Docker, intent: &Intent) -> Option<Outcome> {
+fn docker_runtime(facts: &Facts, docker: &Docker, intent: &Intent) -> Option<Outcome> {
     let path = docker.nvidia_path()?;
     let default = docker.default_runtime().is_some_and(|name| name == "nvidia");
     let state = match &docker.info {
+        _ if facts.toolkit.runtime.is_none() => OutcomeState::Failed(format!("{path} is not there")),
         Seen::Is(info) if !info.runtimes.iter().any(|name| name == "nvidia") => {
             OutcomeState::Pending("a restart of Docker".to_owned())
         }

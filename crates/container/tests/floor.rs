@@ -1,4 +1,5 @@
 //! Every check on a machine where it passes and on one where it does not; plans, their second run, and verify.
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
 use container::{CHECKS, Facts, SPEC_PATH, observe, plan, verify};
 use gpu::{Card, DriverFacts, Holder, Inventory};

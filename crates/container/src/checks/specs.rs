@@ -43,8 +43,7 @@ pub(super) const MISSING: Check<Facts> = Check {
         }) {
             return unknown(reason, path.as_str());
         }
-        let cards: Vec<&str> = facts.cards.keys().map(String::as_str).collect();
-        let mut trouble = Trouble::new(format!("no CDI spec tells engines of {}", cards.join(" and ")));
+        let mut trouble = Trouble::new(format!("no CDI spec tells engines of {}", facts.cards_named()));
         for dir in cdi::SPEC_DIRS {
             trouble = trouble.seen(Source::file(dir), format!("no spec of kind {}", cdi::KIND));
         }
