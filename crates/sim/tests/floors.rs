@@ -35,7 +35,7 @@ fn run<F>(findings: &mut Findings, checks: &'static [Check<F>], facts: &F) {
     findings.extend(run_all(checks, facts).into_iter().map(|finding| (finding.about.id.0, finding.verdict)));
 }
 
-floors!(guest, app, container, kube);
+floors!(host, vm, guest, container, kube, app);
 
 #[test]
 fn every_box_keeps_its_promises() {
