@@ -174,6 +174,7 @@ impl Report {
         for finding in self.floors.iter().flat_map(|floor| &floor.findings) {
             if let Verdict::Unknown { reason, what } = &finding.verdict {
                 if std::mem::take(&mut first) {
+                    page.gap();
                     page.line(paint(Tone::Strong, "Could not look (this is not \"well\")"));
                 }
                 page.hang(2, finding.about.id.0, 28, Tone::Plain, &format!("{what}: {reason}"));
@@ -183,6 +184,7 @@ impl Report {
     }
 
     fn passes(&self, page: &mut Page) {
+        page.gap();
         page.line(paint(Tone::Strong, "Checked and well"));
         for finding in self.floors.iter().flat_map(|floor| &floor.findings) {
             if finding.verdict == Verdict::Pass {
@@ -193,6 +195,7 @@ impl Report {
     }
 
     fn foot(&self, page: &mut Page, fails: usize, warns: usize) {
+        page.gap();
         let (says, tone) = match self.verdict {
             Overall::Well => ("All well as far as this machine goes.".to_owned(), Tone::Good),
             Overall::Unknown => ("Nothing wrong was seen, but not everything could be looked at: try as root.".to_owned(), Tone::Warn),
@@ -267,11 +270,11 @@ fn troubles(floors: &[FloorReport], test: fn(&Verdict) -> bool) -> impl Iterator
 
 fn trouble_lines(page: &mut Page, mark: &str, tone: Tone, finding: &Finding, trouble: &Trouble) {
     const COLUMN: usize = 6;
-    page.hang(0, "", 0, Tone::Plain, "");
+    page.gap();
     page.hang(0, mark, 2, tone, &trouble.says);
     page.whole(2, "", 0, Tone::Faint, finding.about.id.0);
     for evidence in &trouble.evidence {
-        page.hang(4, "seen", COLUMN, Tone::Plain, &format!("{}  {}", evidence.source, evidence.value));
+        page.hang(4, "seen", COLUMN, Tone::Plain, &format!("{}: {}", evidence.source, evidence.value));
     }
     for fix in &trouble.fixes {
         page.hang(4, "fix", COLUMN, Tone::Plain, &fix.does);

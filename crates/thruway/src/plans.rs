@@ -68,7 +68,7 @@ fn summary(page: &mut Page, plan: &Plan) {
 
 fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn Machine, verbose: bool) {
     page.gap();
-    let floor = format!("{:<10}", change.layer.name());
+    let floor = format!("{:<11}", change.layer.name());
     page.line(format!("{number:>2}  {}{}", paint(Tone::Faint, &floor), paint(Tone::Strong, &change.title)));
     let mut terms = vec![when(change.effective).to_owned(), undo(change.undo).to_owned()];
     if !change.because.is_empty() {
@@ -182,7 +182,7 @@ pub fn outcome_lines(page: &mut Page, outcomes: &[Outcome]) {
             page.hang(6, "", 0, tone, &why);
         }
         for evidence in &outcome.evidence {
-            page.hang(6, "seen", 6, Tone::Faint, &format!("{}  {}", evidence.source, evidence.value));
+            page.hang(6, "seen", 6, Tone::Faint, &format!("{}: {}", evidence.source, evidence.value));
         }
     }
 }

@@ -39,13 +39,13 @@ pub fn cdi(global: &Global) -> anyhow::Result<u8> {
     let target = Target::open(global)?;
     let machine = target.machine();
     let inventory = gpu::observe(machine);
-    let made = cdi::generate(machine, &inventory, &cdi::Options::default());
+    let made = cdi::generate(machine, &inventory, &cdi::Options::default()).context("no CDI spec can be made")?;
     for note in &made.notes {
         warn(note)?;
     }
     if machine.kind() == Kind::Simulated {
         warn("simulated: this spec describes no real card")?;
     }
-    say(&made.json)?;
+    say(&(serde_json::to_string_pretty(&made.spec)? + "\n"))?;
     Ok(DONE)
 }

@@ -56,12 +56,18 @@ impl Way {
         on_floor!(self, layer, |floor, facts| run_all(floor::CHECKS, facts))
     }
 
-    /// The plans of these floors, joined in the order of the way.
+    /// The plans of these floors, joined in the order of the way. A floor that changes nothing adds its notes only, so
+    /// that the log says which floors a change was made on; where no floor changes anything, all say what they want.
     pub fn plan(&self, layers: &[Layer], intent: &Intent) -> Plan {
-        let plans = Layer::ALL.into_iter().filter(|layer| layers.contains(layer));
-        let mut plans = plans.map(|layer| on_floor!(self, layer, |floor, facts| floor::plan(facts, intent)));
-        let first = plans.next().unwrap_or_else(|| Plan::new(Layer::Host, intent, Default::default()));
-        plans.fold(first, Plan::join)
+        let layers = Layer::ALL.into_iter().filter(|layer| layers.contains(layer));
+        let plans: Vec<Plan> = layers.map(|layer| on_floor!(self, layer, |floor, facts| floor::plan(facts, intent))).collect();
+        let idle = plans.iter().all(Plan::is_empty);
+        let (working, resting): (Vec<Plan>, Vec<Plan>) = plans.into_iter().partition(|plan| idle || !plan.is_empty());
+        let notes = resting.into_iter().flat_map(|plan| plan.notes).collect::<Vec<_>>();
+        let joined = working.into_iter().reduce(Plan::join);
+        let mut joined = joined.unwrap_or_else(|| Plan::new(Layer::Host, intent, Default::default()));
+        joined.notes.extend(notes);
+        joined
     }
 
     pub fn verify(&self, layers: &[Layer], intent: &Intent) -> Vec<Outcome> {
