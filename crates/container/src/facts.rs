@@ -135,6 +135,11 @@ impl SpecFile {
         self.spec().is_some_and(|spec| spec.kind == cdi::KIND)
     }
 
+    /// It says of this machine what is not so.
+    pub fn stale(&self) -> bool {
+        matches!(&self.state, SpecState::Parsed { judged, .. } if !judged.faults.is_empty())
+    }
+
     /// Sound, and true of this machine as far as could be seen.
     pub fn healthy(&self) -> bool {
         matches!(&self.state, SpecState::Parsed { problems, judged, .. } if problems.is_empty() && judged.faults.is_empty())
@@ -279,6 +284,30 @@ impl Facts {
             ways.push((next(), Reads::Yes, false));
         }
         ways
+    }
+
+    /// The devices that two specs of one directory define, with both files: engines then resolve neither.
+    pub fn conflicts(&self) -> Vec<(String, &str, &str)> {
+        let mut seen: BTreeMap<(&str, String), &str> = BTreeMap::new();
+        let mut twice = Vec::new();
+        for file in &self.specs {
+            for device in file.spec().map(|spec| spec.devices.iter()).into_iter().flatten() {
+                let kind = file.spec().map_or("", |spec| spec.kind.as_str());
+                let name = format!("{kind}={}", device.name);
+                match seen.insert((file.dir(), name.clone()), &file.path) {
+                    Some(other) if other != file.path => twice.push((name, other, file.path.as_str())),
+                    _ => {}
+                }
+            }
+        }
+        twice
+    }
+
+    /// The spec that engines use for NVIDIA GPUs, where it is sound, true, and not hidden or cancelled by another.
+    pub fn sound_spec(&self) -> Option<&SpecFile> {
+        let mut ours = self.specs.iter().filter(|file| file.ours());
+        let all_true = ours.clone().all(|file| !file.stale());
+        ours.rfind(|file| file.healthy()).filter(|_| all_true && self.conflicts().is_empty())
     }
 
     /// The cards in words: by name while they are few.

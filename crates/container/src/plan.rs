@@ -104,16 +104,22 @@ fn spec(facts: &Facts, plan: &mut Plan) {
             return;
         }
     };
-    if facts.specs.iter().any(|file| file.ours() && file.healthy()) {
+    if facts.sound_spec().is_some() {
         return;
     }
     if let Some((dir, reason)) = facts.specs_unseen.first() {
         plan.notes.push(format!("no CDI spec: {dir} could not be read: {reason}"));
         return;
     }
+    // One healthy spec is enough: then only what hides or cancels it goes.
+    let healthy = facts.specs.iter().any(|file| file.ours() && file.healthy() && file.path != SPEC_PATH);
+    let conflicts = facts.conflicts();
     let mut before = Before::NoFile;
+    let mut own_is_good = false;
     for file in &facts.specs {
-        if file.path == SPEC_PATH {
+        let in_the_way = conflicts.iter().any(|(_, one, two)| *one == file.path || *two == file.path);
+        if file.path == SPEC_PATH && !healthy {
+            own_is_good = file.healthy();
             match &file.digest {
                 Some(digest) => before = Before::File(digest.clone()),
                 None => {
@@ -123,20 +129,31 @@ fn spec(facts: &Facts, plan: &mut Plan) {
             }
             continue;
         }
+        let cancelled = file.path == SPEC_PATH && in_the_way;
         match (&file.state, &file.digest) {
-            // A stale spec beside ours would define the same devices again, and engines then resolve neither.
-            (SpecState::Parsed { .. }, Some(digest)) if file.ours() => plan.changes.push(Change {
-                layer: Layer::Container,
-                title: format!("take away {}, which is not true of this machine any more", file.path),
-                op: Op::RemoveFile { path: file.path.clone() },
-                expects: Before::File(digest.clone()),
-                because: vec!["container/cdi-spec-stale".to_owned()],
-                risk: Vec::new(),
-                effective: Effective::NextContainer,
-                undo: Undo::Exact,
-            }),
+            // A stale spec hides a true one in a lower directory and cancels one in its own.
+            (SpecState::Parsed { .. }, Some(digest)) if file.ours() && (file.stale() || cancelled) => {
+                let (why, because) = match file.stale() {
+                    true => ("which is not true of this machine any more", "container/cdi-spec-stale"),
+                    false => ("since another spec says the same", "container/cdi-spec-conflict"),
+                };
+                plan.changes.push(Change {
+                    layer: Layer::Container,
+                    title: format!("take away {}, {why}", file.path),
+                    op: Op::RemoveFile { path: file.path.clone() },
+                    expects: Before::File(digest.clone()),
+                    because: vec![because.to_owned()],
+                    risk: Vec::new(),
+                    effective: Effective::NextContainer,
+                    undo: Undo::Exact,
+                });
+            }
             (SpecState::Broken { line, says }, _) => plan.notes.push(format!(
                 "{}:{line} is no CDI spec ({says}); engines pass over it, and so does this plan",
+                file.path
+            )),
+            (SpecState::Parsed { .. }, _) if in_the_way => plan.notes.push(format!(
+                "{} defines devices that another spec beside it defines too; set one of the two aside",
                 file.path
             )),
             _ => {}
@@ -148,6 +165,9 @@ fn spec(facts: &Facts, plan: &mut Plan) {
              boot; that one then goes before ours"
                 .to_owned(),
         );
+    }
+    if healthy || own_is_good {
+        return;
     }
     let stale = facts.specs.iter().any(|file| file.ours());
     let because = if stale { "container/cdi-spec-stale" } else { "container/cdi-spec-missing" };

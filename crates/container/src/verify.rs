@@ -37,7 +37,7 @@ fn spec(facts: &Facts) -> Outcome {
         Err(NoSpec::NoDriver) => OutcomeState::Pending("NVIDIA's kernel driver to run".to_owned()),
         Err(NoSpec::Unknown(reason)) => OutcomeState::Unknown(reason.to_string()),
         Err(why) => OutcomeState::Failed(why.to_string()),
-        Ok(_) => match facts.specs.iter().find(|file| file.ours() && file.healthy()) {
+        Ok(_) => match facts.sound_spec() {
             Some(file) => {
                 let devices = file.spec().map_or(0, |spec| spec.devices.len());
                 evidence.push(Evidence { source: Source::file(&file.path), value: format!("{devices} devices") });
@@ -51,7 +51,10 @@ fn spec(facts: &Facts) -> Outcome {
             }
             None => match facts.specs_unseen.first() {
                 Some((dir, reason)) => OutcomeState::Unknown(format!("{dir}: {reason}")),
-                None => OutcomeState::Failed("there is none".to_owned()),
+                None => OutcomeState::Failed(match facts.specs.iter().find(|file| file.ours()) {
+                    Some(file) => format!("{} is stale, unsound, or defined twice", file.path),
+                    None => "there is none".to_owned(),
+                }),
             },
         },
     };

@@ -341,3 +341,26 @@ fn containerd_under_kubernetes() {
     machine.insert_file("/etc/containerd/config.toml", text.as_bytes());
     assert_eq!(verdict(&observe(&machine, &running()), "container/cdi-not-enabled"), Verdict::Pass);
 }
+
+#[test]
+fn one_healthy_spec_is_enough_and_nothing_may_hide_it() {
+    let mut machine = good();
+    let text = spec_text(&machine);
+    // Stale, and in the directory that wins.
+    machine.insert_file("/var/run/cdi/nvidia.json", text.replace(VERSION, "570.10.01").as_bytes());
+    let facts = observe(&machine, &running());
+    assert!(matches!(verify(&facts, &Intent::default())[0].state, OutcomeState::Failed(_)));
+    assert_eq!(
+        titles(&plan(&facts, &Intent::default())),
+        ["take away /var/run/cdi/nvidia.json, which is not true of this machine any more"]
+    );
+    // Both true, in one directory: they cancel each other, and ours goes.
+    let mut machine = good();
+    machine.insert_file(SPEC_PATH, text.as_bytes());
+    let facts = observe(&machine, &running());
+    assert!(matches!(verify(&facts, &Intent::default())[0].state, OutcomeState::Failed(_)));
+    let made = plan(&facts, &Intent::default());
+    assert_eq!(titles(&made), ["take away /etc/cdi/thruway-nvidia.json, since another spec says the same"]);
+    apply(&mut machine, &made);
+    assert!(plan(&observe(&machine, &running()), &Intent::default()).is_empty());
+}

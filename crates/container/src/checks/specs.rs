@@ -1,7 +1,5 @@
 //! CDI specs: there, sound, true, and one of each.
 
-use std::collections::BTreeMap;
-
 use cdi::NoSpec;
 use model::{About, Check, CheckId, Fix, Layer, Source, Trouble, Verdict};
 
@@ -174,22 +172,11 @@ pub(super) const CONFLICT: Check<Facts> = Check {
         if let Some(verdict) = first(facts) {
             return verdict;
         }
-        let mut seen: BTreeMap<(String, String), &str> = BTreeMap::new();
-        let mut twice: Vec<(String, &str, &str)> = Vec::new();
-        for file in &facts.specs {
-            let Some(spec) = file.spec() else { continue };
-            for device in &spec.devices {
-                let name = format!("{}={}", spec.kind, device.name);
-                match seen.insert((file.dir().to_owned(), name.clone()), &file.path) {
-                    Some(other) if other != file.path => twice.push((name, other, &file.path)),
-                    _ => {}
-                }
-            }
-        }
+        let twice = facts.conflicts();
         let Some((name, one, two)) = twice.first() else {
             return match facts.specs_unseen.first() {
                 Some((dir, reason)) => unknown(reason, dir.as_str()),
-                None if seen.is_empty() => Verdict::NotApplicable,
+                None if !facts.specs.iter().any(|file| file.spec().is_some()) => Verdict::NotApplicable,
                 None => Verdict::Pass,
             };
         };
