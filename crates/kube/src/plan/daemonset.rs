@@ -51,6 +51,7 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, after: &[Node], plan: &mut Pl
             plan.notes.push(format!("DaemonSet {name} has a pod template that cannot be edited; it is left as it is"));
             continue;
         }
+        left_out(facts, after, set, plan);
         plan.intent.push(format!("inferred: the device plugin {name} runs on GPU nodes alone"));
         let (title, because) = if nowhere {
             (format!("let {name} also run on nodes labelled {PRESENT}=true"), "cluster/nfd-label-trap")
@@ -69,6 +70,19 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, after: &[Node], plan: &mut Pl
                 "{name} comes from a Helm release: put the same affinity into its values, or the next upgrade undoes it"
             ));
         }
+    }
+}
+
+/// Nodes that say they have a GPU, by another label, and offer none: the plugin leaves them too.
+fn left_out(facts: &Facts, after: &[Node], set: &Workload, plan: &mut Plan) {
+    let unmarked = |node: &&Node| node.labels.get(PRESENT).map(String::as_str) != Some("true");
+    for node in after.iter().filter(unmarked).filter(|node| facts.may_have_gpu(node) && lands_on(&set.pod, node)) {
+        plan.notes.push(format!(
+            "node {} says that it has a GPU and offers none: {} leaves it until it is labelled {PRESENT}=true, which \
+             thruway does there once the driver works",
+            node.name,
+            set.full_name()
+        ));
     }
 }
 

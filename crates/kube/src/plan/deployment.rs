@@ -102,7 +102,7 @@ fn one(facts: &Facts, intent: &Intent, after: &[Node], target: &Workload, plan: 
         if let Some(spec) = body.get_mut("spec").and_then(Value::as_object_mut) {
             spec.insert("strategy".into(), json!({"type": "Recreate"}));
         }
-        done.words.push("stop the old pod before the new one starts (it holds the only GPU)".into());
+        done.words.push("stop the old pod before the new one starts (the new one waits for the old one's GPU)".into());
         if !because.contains(&"cluster/rollout-deadlock") {
             because.push("cluster/rollout-deadlock");
         }

@@ -6,6 +6,7 @@ use model::{Plan, Risk, Seen};
 use super::label;
 use crate::Facts;
 use crate::objects::{Node, PRESENT};
+use crate::placement::selects;
 
 /// Plans the labels, and gives the nodes as they will be.
 pub(super) fn plan(facts: &Facts, nodes: &[Node], plan: &mut Plan) -> Vec<Node> {
@@ -20,7 +21,11 @@ pub(super) fn plan(facts: &Facts, nodes: &[Node], plan: &mut Plan) -> Vec<Node> 
             };
             plan.intent.push(format!("inferred: mark node {} as one whose GPU works, since {because}", node.name));
             let title = format!("label node {} {PRESENT}=true", node.name);
-            plan.changes.push(label(node, PRESENT, Some("true"), title, &["cluster/gpu-node-unlabelled"], Vec::new()));
+            let mut because = vec!["cluster/gpu-node-unlabelled"];
+            if facts.plugins().iter().any(|set| !nodes.iter().any(|node| selects(&set.pod, node))) {
+                because.push("cluster/nfd-label-trap");
+            }
+            plan.changes.push(label(node, PRESENT, Some("true"), title, &because, Vec::new()));
             node.labels.insert(PRESENT.into(), "true".into());
         } else if labelled && gone(facts, node) {
             let title = format!("take the label {PRESENT} off node {}: no NVIDIA card is in it", node.name);

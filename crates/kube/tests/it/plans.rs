@@ -86,6 +86,42 @@ fn another_node_that_offers_gpus_is_labelled_before_the_plugin_is_narrowed() {
 }
 
 #[test]
+fn a_node_that_only_says_it_has_a_gpu_is_named_before_the_plugin_leaves_it() {
+    let mut world = World::seed(Gpu::Works);
+    assert!(!plan(&world).notes.iter().any(|note| note.contains("offers none")));
+    world.object(KubeList::Nodes, "mufti-2")["metadata"]["labels"]["feature.node.kubernetes.io/pci-0302_10de.present"] =
+        json!("true");
+    let plan = plan(&world);
+    assert!(plan.notes.iter().any(|note| note.starts_with("node mufti-2 says that it has a GPU and offers none")));
+}
+
+#[test]
+fn a_chart_that_waits_for_a_label_gets_it() {
+    let mut world = World::seed(Gpu::Works);
+    let set = world.object(KubeList::DaemonSets, "nvidia-device-plugin-daemonset");
+    let term = |key: &str| json!({"matchExpressions": [{"key": key, "operator": "In", "values": ["true"]}]});
+    let by_vendor = term("feature.node.kubernetes.io/pci-10de.present");
+    let affinity = |terms| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+    // The chart knows our label too: labelling is enough.
+    set["spec"]["template"]["spec"]["affinity"] = affinity(json!([by_vendor.clone(), term("nvidia.com/gpu.present")]));
+    assert!(says(&world.verdict("cluster/nfd-label-trap")).contains("runs nowhere"));
+    let first = plan(&world);
+    assert_eq!(first.changes[0].because, ["cluster/gpu-node-unlabelled", "cluster/nfd-label-trap"]);
+    assert!(ops(&first).iter().all(|op| op.kind != "DaemonSet"));
+    // One that does not is widened by an alternative, and nothing of it is lost.
+    let set = world.object(KubeList::DaemonSets, "nvidia-device-plugin-daemonset");
+    set["spec"]["template"]["spec"]["affinity"] = affinity(json!([by_vendor]));
+    let second = plan(&world);
+    let body = &ops(&second).into_iter().find(|op| op.kind == "DaemonSet").expect("it is widened").body;
+    let terms =
+        &body["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(terms["nodeSelectorTerms"].as_array().map(Vec::len), Some(2));
+    world.apply(&second);
+    assert_eq!(world.verdict("cluster/nfd-label-trap"), Verdict::Pass);
+    assert!(plan(&world).is_empty());
+}
+
+#[test]
 fn a_label_is_taken_off_only_where_certainly_no_card_is() {
     let mut world = World::seed(Gpu::None);
     world.object(KubeList::Nodes, "mufti-4")["metadata"]["labels"]["nvidia.com/gpu.present"] = json!("true");
