@@ -2,7 +2,7 @@
 
 use gpu::Card;
 use machine::Kind;
-use model::{Finding, Layer, Presence, Trouble, Verdict};
+use model::{Finding, Layer, Presence, Reason, Trouble, Verdict};
 use serde::Serialize;
 
 use crate::paint::{Page, Tone, paint, plural};
@@ -169,18 +169,37 @@ impl Report {
         page.gap();
     }
 
+    /// What could not be looked at, and which checks wait for it; one cause is said once.
     fn unknowns(&self, page: &mut Page) {
-        let mut first = true;
+        let mut causes: Vec<(String, Vec<&str>)> = Vec::new();
         for finding in self.floors.iter().flat_map(|floor| &floor.findings) {
             if let Verdict::Unknown { reason, what } = &finding.verdict {
-                if std::mem::take(&mut first) {
-                    page.gap();
-                    page.line(paint(Tone::Strong, "Could not look (this is not \"well\")"));
+                let cause = format!("{what}: {reason}");
+                match causes.iter_mut().find(|(known, _)| *known == cause) {
+                    Some((_, ids)) => ids.push(finding.about.id.0),
+                    None => causes.push((cause, vec![finding.about.id.0])),
                 }
-                page.hang(2, finding.about.id.0, 28, Tone::Plain, &format!("{what}: {reason}"));
             }
         }
+        if causes.is_empty() {
+            return;
+        }
         page.gap();
+        page.line(paint(Tone::Strong, "Could not look (this is not \"well\")"));
+        for (cause, ids) in causes {
+            page.hang(0, "?", 2, Tone::Warn, &cause);
+            page.hang(4, "so", 6, Tone::Plain, &format!("unknown: {}", ids.join(", ")));
+        }
+    }
+
+    /// True where some look failed for want of rights: root would see it.
+    fn denied(&self) -> bool {
+        let findings = self.floors.iter().flat_map(|floor| &floor.findings);
+        let mut reasons = findings.filter_map(|finding| match &finding.verdict {
+            Verdict::Unknown { reason, .. } => Some(reason),
+            _ => None,
+        });
+        reasons.any(|reason| *reason == Reason::PermissionDenied)
     }
 
     fn passes(&self, page: &mut Page) {
@@ -188,7 +207,7 @@ impl Report {
         page.line(paint(Tone::Strong, "Checked and well"));
         for finding in self.floors.iter().flat_map(|floor| &floor.findings) {
             if finding.verdict == Verdict::Pass {
-                page.hang(2, finding.about.id.0, 28, Tone::Plain, finding.about.title);
+                page.hang(2, finding.about.id.0, 36, Tone::Plain, finding.about.title);
             }
         }
         page.gap();
@@ -198,7 +217,14 @@ impl Report {
         page.gap();
         let (says, tone) = match self.verdict {
             Overall::Well => ("All well as far as this machine goes.".to_owned(), Tone::Good),
-            Overall::Unknown => ("Nothing wrong was seen, but not everything could be looked at: try as root.".to_owned(), Tone::Warn),
+            Overall::Unknown => {
+                let hint = match (self.denied(), self.kind) {
+                    (true, _) => ": try as root",
+                    (_, Kind::Captured) => ": this capture holds only a part of the machine",
+                    _ => "",
+                };
+                (format!("Nothing wrong was seen, but not everything could be looked at{hint}."), Tone::Warn)
+            }
             Overall::Broken if fails == 0 => ("There is no GPU on this machine, so the way does not begin here.".to_owned(), Tone::Bad),
             Overall::Broken | Overall::Warned => {
                 let broken = plural(fails, "broken link", "broken links");
@@ -273,8 +299,13 @@ fn trouble_lines(page: &mut Page, mark: &str, tone: Tone, finding: &Finding, tro
     page.gap();
     page.hang(0, mark, 2, tone, &trouble.says);
     page.whole(2, "", 0, Tone::Faint, finding.about.id.0);
-    for evidence in &trouble.evidence {
+    // A list of like things (links, nodes, functions) is shown by its first ones; --json has them all.
+    const SHOWN: usize = 6;
+    for evidence in trouble.evidence.iter().take(SHOWN) {
         page.hang(4, "seen", COLUMN, Tone::Plain, &format!("{}: {}", evidence.source, evidence.value));
+    }
+    if trouble.evidence.len() > SHOWN {
+        page.hang(4, "", COLUMN, Tone::Faint, &format!("and {} more", trouble.evidence.len() - SHOWN));
     }
     for fix in &trouble.fixes {
         page.hang(4, "fix", COLUMN, Tone::Plain, &fix.does);

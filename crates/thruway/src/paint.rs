@@ -77,7 +77,8 @@ impl Page {
         let room = width().saturating_sub(indent + column).max(30);
         for (n, line) in wrap(text, room).into_iter().enumerate() {
             let label = if n == 0 { label } else { "" };
-            let pad = " ".repeat(column.saturating_sub(label.chars().count()));
+            // A label as long as its column still stands apart from the text.
+            let pad = " ".repeat(column.saturating_sub(label.chars().count()).max(usize::from(!label.is_empty())));
             let label = paint(Tone::Faint, label);
             let _ = writeln!(self.text, "{:indent$}{label}{pad}{}", "", paint(tone, &line));
         }
