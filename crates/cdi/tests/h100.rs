@@ -214,7 +214,7 @@ fn a_driver_that_only_the_loaders_cache_knows() {
     machine.insert_link("/usr/lib/libcuda.so.1", &file);
     let old = Entry::new("libcuda.so.1", "/usr/lib32/libcuda.so.1", Arch::I386);
     let entry = Entry::new("libcuda.so.1", "/usr/lib/libcuda.so.1", Arch::X86_64);
-    let cache = Cache { entries: vec![old, entry], generator: None, ..Cache::default() };
+    let cache = Cache { entries: vec![old, entry], generator: None };
     machine.insert_file("/etc/ld.so.cache", &cache.to_bytes());
     let mut inventory = inventory();
     inventory.driver.library_path = Seen::Absent;
