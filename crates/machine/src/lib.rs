@@ -2,7 +2,11 @@
 //!
 //! Observers read files and ask closed questions through [`Machine`], and nothing else. So everything that was seen
 //! can be recorded ([`Recorder`]), carried away as a capture and judged again elsewhere by the same code.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this crate is the door that the bans point to")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this crate is the door that the bans point to"
+)]
 
 pub mod capture;
 mod command;

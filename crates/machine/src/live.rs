@@ -90,6 +90,12 @@ impl Root {
             Err(Errno::NOENT) if self.device(path).is_some() => {
                 return Seen::Unreadable(Reason::Other("is no regular file".into()));
             }
+            // What is no file is not to be read, by whomever: the same answer as for the owner, and as in a capture.
+            Err(Errno::ACCESS | Errno::PERM)
+                if self.meta(path, OFlags::empty()).is().is_some_and(|stat| stat.kind != FileKind::File) =>
+            {
+                return Seen::Unreadable(Reason::Other("is no regular file".into()));
+            }
             Err(errno) => return from_errno(errno),
         };
         match rustix::fs::fstat(&fd) {

@@ -47,6 +47,7 @@ pub struct Memory {
 
 /// What a path means that was neither recorded nor in a listed directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missing {
     NotCaptured,
     Absent,

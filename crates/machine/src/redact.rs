@@ -146,7 +146,8 @@ impl Redactor {
                         }
                         // A version may look like an address.
                         Value::String(_) if secret::is_version_key(&key) => {}
-                        Value::Object(seen) if seen.len() == 1 && seen.contains_key("is") && secret::is_version_key(&key) => {}
+                        Value::Object(seen)
+                            if seen.len() == 1 && seen.contains_key("is") && secret::is_version_key(&key) => {}
                         _ => self.json(&mut value),
                     }
                     let key = self.text(&key);

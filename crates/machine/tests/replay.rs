@@ -207,7 +207,16 @@ fn permission_denied_is_recorded_as_such() {
     if let Some(tree) = std::env::var_os(AS_NOBODY) {
         let root = Root::tree(Path::new(&tree)).unwrap();
         let recorder = Recorder::new(&root);
-        let paths = ["/closed", "/closed/file", "/closed/deep/file", "/secret", "/listable", "/listable/file", "/pass", "/pass/file"];
+        let paths = [
+            "/closed",
+            "/closed/file",
+            "/closed/deep/file",
+            "/secret",
+            "/listable",
+            "/listable/file",
+            "/pass",
+            "/pass/file",
+        ];
         let live: Vec<Look> = paths.iter().map(|path| look(&recorder, path)).collect();
         assert_eq!(recorder.read("/secret"), Seen::Unreadable(Reason::PermissionDenied));
         assert_eq!(recorder.read("/closed/file"), Seen::Unreadable(Reason::PermissionDenied));
@@ -251,4 +260,28 @@ fn permission_denied_is_recorded_as_such() {
         Err(error) => eprintln!("SKIP: setpriv cannot be run: {error}"),
         Ok(run) => assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout)),
     }
+}
+
+#[test]
+fn this_machine_is_recorded_quickly_and_read_back() {
+    let root = Root::live().unwrap();
+    let recorder = Recorder::new(&root);
+    let start = std::time::Instant::now();
+    capture::extra(&recorder);
+    let taken = start.elapsed();
+    assert!(taken.as_secs() < 60, "the closed questions have their own limits, the files 3 s: {taken:?}");
+    let memory = recorder.finish();
+    assert!(memory.read("/proc/cmdline").is_there());
+    let touched = |path: &str| {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        path.starts_with("/sys/bus/pci/")
+            || path.starts_with("/sys/devices/pci") && matches!(file, "config" | "rom" | "vpd" | "resource0")
+    };
+    let reads = memory.nodes().filter(|(_, node)| matches!(&node.kind, machine::NodeKind::File(Seen::Is(_))));
+    let woken: Vec<&str> = reads.map(|(path, _)| path).filter(|path| touched(path)).collect();
+    assert_eq!(woken, Vec::<&str>::new(), "these reads reach the device");
+    let done = machine::redact::redact(&memory);
+    let (again, _) = capture::read_bytes(&capture::write(&done), Path::new("x")).unwrap();
+    assert_eq!(again, done);
+    assert_eq!(again.read("/proc/devices"), root.read("/proc/devices"), "nothing in it is a secret");
 }

@@ -110,7 +110,8 @@ pub(super) fn read_dir(dir: &Path) -> Result<Memory, CaptureError> {
     let manifest = parse(dir, &get(MANIFEST)?)?;
     let mut parts = Parts::default();
     let mut total = 0u64;
-    let named = manifest.entries.iter().filter_map(|e| e.blob.as_ref()).chain(manifest.answers.values().filter_map(Seen::get));
+    let named =
+        manifest.entries.iter().filter_map(|e| e.blob.as_ref()).chain(manifest.answers.values().filter_map(Seen::get));
     for name in named {
         if parts.files.contains_key(name) || !is_part(name) {
             continue;
@@ -142,9 +143,7 @@ fn limit_of(name: &str) -> u64 {
 /// `blob/N` or `answer/KEY.json`, and nothing that could be a way elsewhere.
 fn is_part(name: &str) -> bool {
     match name.split_once('/') {
-        Some(("blob", number)) => {
-            (1..=9).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
-        }
+        Some(("blob", number)) => (1..=9).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit()),
         Some(("answer", key)) => key.strip_suffix(".json").and_then(Question::from_key).is_some(),
         _ => false,
     }
@@ -241,7 +240,10 @@ fn node(entry: &Entry, parts: &Parts) -> Result<Node, String> {
         FileKind::Dir => NodeKind::Dir(match (&entry.names, &entry.why) {
             (Some(names), None) => {
                 if let Some(bad) = names.iter().find(|name| !is_name(name)) {
-                    return Err(format!("\"{}\" is no file name", bad.chars().take(80).collect::<String>().escape_debug()));
+                    return Err(format!(
+                        "\"{}\" is no file name",
+                        bad.chars().take(80).collect::<String>().escape_debug()
+                    ));
                 }
                 let mut names = names.clone();
                 names.sort_unstable();

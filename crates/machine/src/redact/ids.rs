@@ -26,11 +26,7 @@ pub(super) fn uuid_stays(hex: &str) -> bool {
 }
 
 pub(super) fn uuid(number: usize, dashes: bool) -> String {
-    if dashes {
-        format!("00000000-0000-4000-8000-{number:012x}")
-    } else {
-        format!("{UUID_MARK}{number:012x}")
-    }
+    if dashes { format!("00000000-0000-4000-8000-{number:012x}") } else { format!("{UUID_MARK}{number:012x}") }
 }
 
 /// The length of a UUID at the start of `text`: with dashes, or 32 hex digits.
@@ -134,7 +130,8 @@ pub(super) fn ipv6_at(text: &[u8]) -> Option<(usize, Ipv6Addr)> {
     let run = text.iter().take(46).take_while(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')).count();
     let token = std::str::from_utf8(text.get(..run)?).ok()?;
     let token = token.trim_end_matches('.');
-    if token.matches(':').count() < 2 || text.get(token.len()).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_') {
+    if token.matches(':').count() < 2 || text.get(token.len()).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
+    {
         return None;
     }
     // A single colon may end it: "fe80::1:".
@@ -158,16 +155,19 @@ pub(super) fn ipv6(number: usize) -> Ipv6Addr {
 
 /// A JSON or file name whose value is a serial number.
 pub(super) fn is_serial_key(key: &str) -> bool {
-    let plain: String =
-        key.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
-    ["serial", "serialnumber", "serialshort", "assettag", "wwid", "wwn", "uniqueid"].iter().any(|end| plain.ends_with(end))
+    let plain: String = key.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
+    ["serial", "serialnumber", "serialshort", "assettag", "wwid", "wwn", "uniqueid"]
+        .iter()
+        .any(|end| plain.ends_with(end))
 }
 
 /// Texts that stand for "nobody filled this in".
 pub(super) fn serial_stays(text: &str) -> bool {
     let plain = text.trim().to_ascii_lowercase();
     let word = plain.chars().any(|c| c.is_ascii_digit());
-    !word && !plain.is_empty() && (plain.contains(' ') || plain.len() < 16) || is_own_serial(&plain) || plain == "0123456789"
+    !word && !plain.is_empty() && (plain.contains(' ') || plain.len() < 16)
+        || is_own_serial(&plain)
+        || plain == "0123456789"
         || plain.len() < 3
 }
 

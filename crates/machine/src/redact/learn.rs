@@ -10,12 +10,63 @@ use crate::{Answer, Memory, NodeKind};
 
 /// Names that say nothing of whose machine it is, and stand in paths and programs everywhere.
 const COMMON: &[&str] = &[
-    "localhost", "localdomain", "pve", "proxmox", "debian", "ubuntu", "fedora", "arch", "linux", "server", "host", "node",
-    "guest", "machine", "root", "home", "user", "admin", "master", "worker", "control", "plane", "docker", "podman",
-    "kube", "kubernetes", "k3s", "jellyfin", "nvidia", "amd", "intel", "gpu", "media", "video", "render", "input", "local",
-    "default", "none", "null", "unknown", "ip6-localhost", "ip6-loopback", "ip6-allnodes", "ip6-allrouters",
-    "ip6-localnet", "ip6-mcastprefix", "broadcasthost", "cluster", "cluster.local", "kubernetes.default", "internal",
-    "nobody", "daemon", "system", "test", "data",
+    "localhost",
+    "localdomain",
+    "pve",
+    "proxmox",
+    "debian",
+    "ubuntu",
+    "fedora",
+    "arch",
+    "linux",
+    "server",
+    "host",
+    "node",
+    "guest",
+    "machine",
+    "root",
+    "home",
+    "user",
+    "admin",
+    "master",
+    "worker",
+    "control",
+    "plane",
+    "docker",
+    "podman",
+    "kube",
+    "kubernetes",
+    "k3s",
+    "jellyfin",
+    "nvidia",
+    "amd",
+    "intel",
+    "gpu",
+    "media",
+    "video",
+    "render",
+    "input",
+    "local",
+    "default",
+    "none",
+    "null",
+    "unknown",
+    "ip6-localhost",
+    "ip6-loopback",
+    "ip6-allnodes",
+    "ip6-allrouters",
+    "ip6-localnet",
+    "ip6-mcastprefix",
+    "broadcasthost",
+    "cluster",
+    "cluster.local",
+    "kubernetes.default",
+    "internal",
+    "nobody",
+    "daemon",
+    "system",
+    "test",
+    "data",
 ];
 
 /// What a literal is, and so what it becomes.
@@ -87,7 +138,8 @@ pub(super) fn names(memory: &Memory) -> BTreeMap<String, Name> {
     }
     found.retain(|name, what| {
         let long = name.len() >= if *what == Name::User { 4 } else { 3 };
-        let common = COMMON.contains(&name.as_str()) || name.bytes().all(|b| b.is_ascii_digit()) && *what != Name::Serial;
+        let common =
+            COMMON.contains(&name.as_str()) || name.bytes().all(|b| b.is_ascii_digit()) && *what != Name::Serial;
         long && !common && (*what == Name::Serial || !fixed.contains(name)) && !is_own(name)
     });
     found
@@ -117,7 +169,10 @@ fn from_json(found: &mut BTreeMap<String, Name>, value: &Value) {
 /// A host's name, alone and with its domain, and as LVM writes it in device names.
 fn host(found: &mut BTreeMap<String, Name>, name: &str) {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    if name.is_empty() || name.len() > 253 || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')) {
+    if name.is_empty()
+        || name.len() > 253
+        || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+    {
         return;
     }
     if name.parse::<std::net::IpAddr>().is_ok() {
@@ -142,7 +197,10 @@ fn host(found: &mut BTreeMap<String, Name>, name: &str) {
 
 fn domain(found: &mut BTreeMap<String, Name>, name: &str) {
     let name = name.trim_matches('.').to_ascii_lowercase();
-    let public = matches!(name.as_str(), "local" | "lan" | "home" | "internal" | "invalid" | "svc.cluster.local" | "cluster.local" | "home.arpa");
+    let public = matches!(
+        name.as_str(),
+        "local" | "lan" | "home" | "internal" | "invalid" | "svc.cluster.local" | "cluster.local" | "home.arpa"
+    );
     if name.len() >= 4 && !public && !name.ends_with("cluster.local") {
         found.insert(name, Name::Domain);
     }

@@ -59,7 +59,8 @@ impl Redactor {
     /// A file's bytes. A binary file keeps its length and layout.
     pub(super) fn file(&mut self, path: &str, bytes: &[u8]) -> Vec<u8> {
         let name = path.rsplit('/').next().unwrap_or_default();
-        if path.starts_with("/sys/") && ids::is_serial_key(name)
+        if path.starts_with("/sys/")
+            && ids::is_serial_key(name)
             && let Ok(text) = std::str::from_utf8(bytes)
         {
             return self.serial(text).into_bytes();
@@ -124,7 +125,8 @@ impl Redactor {
                 (mark, serial) = (start, rest);
             }
         }
-        let known = front.starts_with("dm-name") || front.starts_with("lvm-") || !serial.bytes().any(|b| b.is_ascii_digit());
+        let known =
+            front.starts_with("dm-name") || front.starts_with("lvm-") || !serial.bytes().any(|b| b.is_ascii_digit());
         let serial = if known { self.text(serial) } else { self.serial(serial) };
         format!("{front}{mark}{serial}{part}")
     }
@@ -190,7 +192,11 @@ impl Redactor {
             if token.len() >= 16 {
                 let new = self.secret(utf8(token)?);
                 // What follows a public key on its line says whose it is.
-                let tail = if start.starts_with(b"AAAA") { run(&rest[token.len()..], |b| !b"\n\"'\0".contains(&b)).len() } else { 0 };
+                let tail = if start.starts_with(b"AAAA") {
+                    run(&rest[token.len()..], |b| !b"\n\"'\0".contains(&b)).len()
+                } else {
+                    0
+                };
                 return Some((token.len() + tail, new.into_bytes()));
             }
         }
@@ -245,7 +251,8 @@ impl Redactor {
         if let Some((length, dashes)) = ids::uuid_at(rest)
             && ends(length)
         {
-            let hex: String = utf8(&rest[..length])?.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+            let hex: String =
+                utf8(&rest[..length])?.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
             if ids::uuid_stays(&hex) {
                 return Some((length, rest[..length].to_vec()));
             }
@@ -313,7 +320,8 @@ impl Redactor {
         let groups = hex.len() / 2;
         let number = if ids::mac_stays(&hex) { usize::from_str_radix(&hex[6..], 16).ok() } else { None };
         if ids::mac_stays(&hex) && !hex.starts_with("020000") {
-            let split: Vec<String> = hex.as_bytes().chunks(2).map(|c| String::from_utf8_lossy(c).into_owned()).collect();
+            let split: Vec<String> =
+                hex.as_bytes().chunks(2).map(|c| String::from_utf8_lossy(c).into_owned()).collect();
             return split.join(&separator.map(String::from).unwrap_or_default());
         }
         let number = number.unwrap_or_else(|| self.number(Kind::Mac, &hex));
@@ -330,7 +338,8 @@ impl Redactor {
         let domain = run(tail.get(..tail.len().min(254))?, |b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
         let domain = utf8(domain)?.trim_end_matches('.');
         let (_, top) = domain.rsplit_once('.')?;
-        let unit = ["service", "socket", "device", "mount", "target", "timer", "slice", "scope", "path", "swap", "conf"];
+        let unit =
+            ["service", "socket", "device", "mount", "target", "timer", "slice", "scope", "path", "swap", "conf"];
         if user.is_empty() || top.len() < 2 || !top.bytes().all(|b| b.is_ascii_alphabetic()) || unit.contains(&top) {
             return None;
         }
@@ -384,7 +393,10 @@ impl Redactor {
         skip += after[skip..].iter().take_while(|b| **b == b'\\').count();
         let quote = after.get(skip).copied().filter(|b| *b == b'"' || *b == b'\'');
         skip += usize::from(quote.is_some());
-        let alone = line.rsplit(|b| *b == b'\n').next().is_some_and(|l| l.iter().all(|b| b.is_ascii_whitespace() || *b == b'-'));
+        let alone = line
+            .rsplit(|b| *b == b'\n')
+            .next()
+            .is_some_and(|l| l.iter().all(|b| b.is_ascii_whitespace() || *b == b'-'));
         let whole = text[at] == b':' && alone || key.to_ascii_lowercase().ends_with("authorization");
         let value = match quote {
             Some(quote) => run(&after[skip..], |b| b != quote && b != b'\\' && b != b'\n'),
@@ -405,7 +417,8 @@ impl Redactor {
 
     /// `--password VALUE`, with a blank or, in /proc/PID/cmdline, a NUL between.
     fn argument(&mut self, text: &[u8], at: usize) -> Option<(usize, Vec<u8>)> {
-        let word = text[..at].iter().rev().take(64).take_while(|b| b.is_ascii_alphanumeric() || b"_-".contains(b)).count();
+        let word =
+            text[..at].iter().rev().take(64).take_while(|b| b.is_ascii_alphanumeric() || b"_-".contains(b)).count();
         if word < 6 || !secret::is_secret_flag(utf8(&text[at - word..at])?) {
             return None;
         }

@@ -2,15 +2,33 @@
 
 /// Ends of keys whose value is a secret, lower case, without separators.
 const KEYS: &[&str] = &[
-    "password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "accesskeyid", "secretkey",
-    "privatekey", "clientkeydata", "clientcertificatedata", "certificateauthoritydata", "credential", "credentials",
-    "authkey", "psk", "sshkeys", "pveapitoken", "authorization", "pwd_hash", "proxyauth",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "accesskeyid",
+    "secretkey",
+    "privatekey",
+    "clientkeydata",
+    "clientcertificatedata",
+    "certificateauthoritydata",
+    "credential",
+    "credentials",
+    "authkey",
+    "psk",
+    "sshkeys",
+    "pveapitoken",
+    "authorization",
+    "pwd_hash",
+    "proxyauth",
 ];
 
 /// `DB_PASSWORD`, `client-key-data`, `auth`; not `secretName`, `tokenExpirationSeconds`.
 pub(super) fn is_secret_key(key: &str) -> bool {
-    let plain: String =
-        key.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
+    let plain: String = key.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
     plain == "auth" || KEYS.iter().any(|end| plain.ends_with(end))
 }
 
@@ -27,9 +45,11 @@ pub(super) fn is_version_key(key: &str) -> bool {
 /// Values that stand under such keys and give nothing away.
 pub(super) fn is_harmless(value: &str) -> bool {
     let plain = value.trim().to_ascii_lowercase();
-    matches!(plain.as_str(), "" | "true" | "false" | "null" | "none" | "yes" | "no" | "on" | "off" | "0" | "1" | "*" | "x" | "!" | "~")
-        || plain.starts_with("redacted-")
-        || plain.starts_with(['{', '[', '$'])  && !is_hash(&plain)
+    matches!(
+        plain.as_str(),
+        "" | "true" | "false" | "null" | "none" | "yes" | "no" | "on" | "off" | "0" | "1" | "*" | "x" | "!" | "~"
+    ) || plain.starts_with("redacted-")
+        || plain.starts_with(['{', '[', '$']) && !is_hash(&plain)
 }
 
 /// A crypt(3) hash: `$6$salt$…`.
@@ -39,6 +59,29 @@ pub(super) fn is_hash(text: &str) -> bool {
 
 /// Beginnings of tokens that are known by themselves.
 pub(super) const TOKENS: &[&[u8]] = &[
-    b"eyJ", b"ghp_", b"gho_", b"ghs_", b"github_pat_", b"glpat-", b"nvapi-", b"AKIA", b"xoxb-", b"xoxp-", b"LS0tLS1CRUdJTi",
-    b"AAAAB3NzaC1", b"AAAAC3NzaC1", b"AAAAE2VjZHNh", b"AAAAGnNr", b"AAAAInNr", b"$1$", b"$5$", b"$6$", b"$y$", b"$2a$", b"$2b$", b"$2y$", b"$7$", b"$gy$",
+    b"eyJ",
+    b"ghp_",
+    b"gho_",
+    b"ghs_",
+    b"github_pat_",
+    b"glpat-",
+    b"nvapi-",
+    b"AKIA",
+    b"xoxb-",
+    b"xoxp-",
+    b"LS0tLS1CRUdJTi",
+    b"AAAAB3NzaC1",
+    b"AAAAC3NzaC1",
+    b"AAAAE2VjZHNh",
+    b"AAAAGnNr",
+    b"AAAAInNr",
+    b"$1$",
+    b"$5$",
+    b"$6$",
+    b"$y$",
+    b"$2a$",
+    b"$2b$",
+    b"$2y$",
+    b"$7$",
+    b"$gy$",
 ];
