@@ -13,7 +13,9 @@ pub(crate) fn of(card: &Card) -> Option<Arch> {
         return None;
     }
     let nvml = card.nvml.as_ref().and_then(|gpu| gpu.architecture.get());
-    by_chip(&card.device_name).or_else(|| by_id(card.identity.id.device)).or_else(|| nvml.and_then(|name| by_name(name)))
+    by_chip(&card.device_name)
+        .or_else(|| by_id(card.identity.id.device))
+        .or_else(|| nvml.and_then(|name| by_name(name)))
 }
 
 /// "GP108 [GeForce GT 1030]", "AD102GL [L40S]".

@@ -119,24 +119,34 @@ mod tests {
         for (path, owner_is) in [
             (format!("0::/docker/{ID}"), container.clone()),
             (format!("0::/system.slice/docker-{ID}.scope"), container.clone()),
-            (format!("0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker-{ID}.scope"), container.clone()),
+            (
+                format!("0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker-{ID}.scope"),
+                container.clone(),
+            ),
             (format!("0::/machine.slice/libpod-{ID}.scope/container"), container.clone()),
             (format!("0::/system.slice/jellyfin.service/libpod-payload-{ID}"), container.clone()),
             (format!("0::/machine.slice/libpod-conmon-{ID}.scope"), None),
             (format!("0::/kubepods/burstable/pod{UID}/{ID}"), pod()),
             (format!("0::/kubepods/pod{UID}/crio-{ID}"), pod()),
             (
-                format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"),
+                format!(
+                    "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"
+                ),
                 pod(),
             ),
             (format!("0::/kubepods.slice/kubepods-pod{under}.slice/crio-{ID}.scope/container"), pod()),
             (format!("0::/kubepods.slice/kubepods-pod{under}.slice/crio-conmon-{ID}.scope"), None),
             (
-                format!("1:name=systemd:/system.slice/containerd.service/kubepods-burstable-pod{under}.slice:cri-containerd:{ID}"),
+                format!(
+                    "1:name=systemd:/system.slice/containerd.service/kubepods-burstable-pod{under}.slice:cri-containerd:{ID}"
+                ),
                 pod(),
             ),
             (
-                format!("0::/docker/{}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{under}.slice/cri-containerd-{ID}.scope", "f".repeat(64)),
+                format!(
+                    "0::/docker/{}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{under}.slice/cri-containerd-{ID}.scope",
+                    "f".repeat(64)
+                ),
                 pod(),
             ),
             ("0::/default/trainer".into(), Some(Owner::Container("trainer".into()))),

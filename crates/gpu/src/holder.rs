@@ -75,7 +75,9 @@ fn with_vfio(machine: &dyn Machine, card: &Card, processes: &Processes<'_>, vms:
     }
     match processes.unseen() {
         None => Holder::Nobody,
-        Some(reason) => Holder::Unknown(format!("bound to vfio-pci; whether a VM runs with it could not be seen: {reason}")),
+        Some(reason) => {
+            Holder::Unknown(format!("bound to vfio-pci; whether a VM runs with it could not be seen: {reason}"))
+        }
     }
 }
 
@@ -93,7 +95,9 @@ fn with_driver(machine: &dyn Machine, card: &Card, driver: &str, processes: &Pro
     if pids.is_empty() {
         return match processes.unseen() {
             None => Holder::Host(Vec::new()),
-            Some(reason) => Holder::Unknown(format!("{driver} has it; which processes use it could not be seen: {reason}")),
+            Some(reason) => {
+                Holder::Unknown(format!("{driver} has it; which processes use it could not be seen: {reason}"))
+            }
         };
     }
     owners(machine, processes, &pids)

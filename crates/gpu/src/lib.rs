@@ -12,7 +12,5 @@ mod observe;
 mod processes;
 mod vms;
 
-pub use inventory::{
-    Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed,
-};
+pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use observe::observe;

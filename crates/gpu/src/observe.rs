@@ -12,15 +12,10 @@ use crate::{Bar, Card, Function, Group, Holder, Inventory, Link, Speed, arch, dr
 const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Looks at every PCI function, every card, NVML and the driver's files. Changes nothing and wakes nothing: of a card
-/// that sleeps, `config`, the link and the like are not read.
+/// that sleeps, `config`, the link and the like are not read, and NVML is not asked.
 pub fn observe(machine: &dyn Machine) -> Inventory {
     let (functions, looked) = functions(machine);
-    let nvml = match machine.ask(&Question::Nvml) {
-        Seen::Is(Answer::Nvml(report)) => Seen::Is(*report),
-        Seen::Is(Answer::Json(_)) => Seen::Unreadable(Reason::Malformed("NVML's answer is no NVML report".into())),
-        Seen::Absent => Seen::Absent,
-        Seen::Unreadable(reason) => Seen::Unreadable(reason),
-    };
+    let nvml = nvml(machine, &functions);
     let mut cards = cards(machine, &functions, nvml.get());
     names::give(machine, &mut cards);
     for card in &mut cards {
@@ -29,6 +24,23 @@ pub fn observe(machine: &dyn Machine) -> Inventory {
     holder::find(machine, &mut cards);
     let driver = driver::observe(machine);
     Inventory { cards, functions, looked, nvml, driver }
+}
+
+fn nvml(machine: &dyn Machine, functions: &[Function]) -> Seen<NvmlReport> {
+    let of_nvidia = functions.iter().filter(|f| display(f) && f.driver.get().is_some_and(|driver| driver == "nvidia"));
+    for function in of_nvidia {
+        let power = machine.value(&format!("{DEVICES}/{}/power_state", function.bdf));
+        if let Some(state) = power.get().filter(|state| asleep(state)) {
+            let why = format!("not asked: {} sleeps ({state}), and NVML would wake it", function.bdf.short());
+            return Seen::Unreadable(Reason::Other(why));
+        }
+    }
+    match machine.ask(&Question::Nvml) {
+        Seen::Is(Answer::Nvml(report)) => Seen::Is(*report),
+        Seen::Is(Answer::Json(_)) => Seen::Unreadable(Reason::Malformed("NVML's answer is no NVML report".into())),
+        Seen::Absent => Seen::Absent,
+        Seen::Unreadable(reason) => Seen::Unreadable(reason),
+    }
 }
 
 /// Every function, by address, and whether all could be looked at.
@@ -128,6 +140,11 @@ fn function(machine: &dyn Machine, bdf: Bdf) -> Result<Function, Reason> {
         bridge: matches!(class >> 8, 0x0604 | 0x0607 | 0x0609),
         numa,
     })
+}
+
+/// "D3hot", "D3cold".
+fn asleep(state: &str) -> bool {
+    state.starts_with("D3")
 }
 
 fn display(function: &Function) -> bool {
@@ -243,8 +260,10 @@ fn bars(text: &str) -> Vec<Bar> {
 
 /// Newer kernels wake a sleeping device to read its link, so a sleeper is not asked.
 fn link(machine: &dyn Machine, at: &dyn Fn(&str) -> String, power: &Seen<String>) -> Seen<Link> {
-    if let Some(state) = power.get().filter(|state| state.starts_with("D3")) {
-        return Seen::Unreadable(Reason::Other(format!("not read: the card sleeps ({state}), and reading would wake it")));
+    if let Some(state) = power.get().filter(|state| asleep(state)) {
+        return Seen::Unreadable(Reason::Other(format!(
+            "not read: the card sleeps ({state}), and reading would wake it"
+        )));
     }
     let speed = |which: &str| {
         let gts = machine.value(&at(&format!("{which}_link_speed")));

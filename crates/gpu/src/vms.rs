@@ -27,7 +27,8 @@ impl Vms {
         let mut seen = Vec::new();
         for pid in processes.pids() {
             let arguments = processes.command(*pid);
-            if !arguments.iter().any(|argument| argument.contains("vfio") || argument.contains("/sys/bus/pci/devices/")) {
+            if !arguments.iter().any(|argument| argument.contains("vfio") || argument.contains("/sys/bus/pci/devices/"))
+            {
                 continue;
             }
             if is_vmm(&arguments) {
@@ -106,7 +107,10 @@ fn mapped(machine: &dyn Machine, mapping: &str) -> Vec<String> {
         }
         let Some(entry) = line.trim().strip_prefix("map ").filter(|_| inside) else { continue };
         let property = |key: &str| {
-            entry.split(',').find_map(|part| part.trim().split_once('=').filter(|(name, _)| *name == key)).map(|(_, v)| v)
+            entry
+                .split(',')
+                .find_map(|part| part.trim().split_once('=').filter(|(name, _)| *name == key))
+                .map(|(_, v)| v)
         };
         // Another node's device of the same address is not ours.
         if host.as_deref().is_some_and(|host| property("node").is_some_and(|node| node != host)) {

@@ -70,7 +70,10 @@ fn nvml_agrees_with_the_drivers_own_query() {
 
     assert_eq!(report.cuda_version, Seen::Is((13, 0)));
     assert_eq!((text(&gpu.architecture), text(&gpu.virtualization)), ("Hopper".into(), "Pass-Through".into()));
-    assert_eq!((gpu.pci_device_id.clone(), gpu.pci_subsystem_id.clone()), (Seen::Is(0x2330_10de), Seen::Is(0x16c1_10de)));
+    assert_eq!(
+        (gpu.pci_device_id.clone(), gpu.pci_subsystem_id.clone()),
+        (Seen::Is(0x2330_10de), Seen::Is(0x16c1_10de))
+    );
     assert_eq!((gpu.fan.clone(), gpu.temperature.clone()), (Seen::Absent, Seen::Is(34)));
     assert_eq!((gpu.power_draw.clone(), gpu.power_limit.clone()), (Seen::Is(73_580), Seen::Is(700_000)));
     assert_eq!((gpu.ecc_enabled.clone(), gpu.ecc_uncorrected_volatile.clone()), (Seen::Is(true), Seen::Is(0)));

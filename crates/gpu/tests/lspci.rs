@@ -1,5 +1,9 @@
 //! Our inventory against `lspci` and `ldconfig` on the machine that runs the tests.
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the oracle is another program on this machine")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the oracle is another program on this machine"
+)]
 
 use std::process::Command;
 

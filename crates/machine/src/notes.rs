@@ -24,7 +24,7 @@ use model::{Reason, Seen};
 use rustix::fs::{Mode, OFlags};
 
 use crate::capture::{CaptureError, Problem};
-use crate::{Answer, FileKind, Memory, Node, NodeKind, Question, READ_LIMIT, Stat, memory};
+use crate::{Answer, FileKind, Machine as _, Memory, Node, NodeKind, Question, READ_LIMIT, Stat, memory};
 
 /// Directories that belong to the machine's root; other names are the note-taker's own.
 const ROOTS: [&str; 17] = [
@@ -43,6 +43,7 @@ pub fn from_dir(dir: &Path) -> Result<Memory, CaptureError> {
         files: 0,
         bytes: 0,
         found: false,
+        dirs: Vec::new(),
     };
     // Notes of commands first: a file of the tree says more and replaces them.
     notes.files("driver-files.txt")?;
@@ -66,6 +67,13 @@ pub fn from_dir(dir: &Path) -> Result<Memory, CaptureError> {
         let what = "neither manifest.json nor a part of a machine's tree such as proc/ or sys/ is in this directory";
         return Err(CaptureError::new(dir, None, Problem::NotACapture(what.into())));
     }
+    // A directory is known by what lies in it, which may not be all; one of which nothing is known is only there.
+    for (path, stat) in std::mem::take(&mut notes.dirs) {
+        if !notes.memory.list(&path).is_there() {
+            let kind = NodeKind::Dir(Seen::Unreadable(Reason::NotCaptured));
+            notes.memory.insert(&path, Node { stat, kind });
+        }
+    }
     Ok(notes.memory)
 }
 
@@ -75,6 +83,7 @@ struct Notes<'a> {
     files: usize,
     bytes: u64,
     found: bool,
+    dirs: Vec<(String, Stat)>,
 }
 
 impl Notes<'_> {
@@ -119,7 +128,10 @@ impl Notes<'_> {
                 return Err(self.damaged(name, what));
             };
             self.count(0)?;
-            self.memory.insert(path, node);
+            match node.kind {
+                NodeKind::Dir(_) => self.dirs.push((path.to_owned(), node.stat)),
+                _ => self.memory.insert(path, node),
+            }
         }
         Ok(())
     }
@@ -180,8 +192,7 @@ impl Notes<'_> {
         // The owner is whoever copied the notes; what was root's on the machine is so here.
         let of = |kind| Stat { mtime: meta.mtime(), ..memory::stat(kind, meta.mode() & 0o7777, meta.size()) };
         if kind.is_dir() {
-            let node = NodeKind::Dir(Seen::Unreadable(Reason::NotCaptured));
-            self.memory.insert(inside, Node { stat: of(FileKind::Dir), kind: node });
+            self.dirs.push((inside.to_owned(), of(FileKind::Dir)));
             self.tree(path, inside, depth + 1)?;
         } else if kind.is_symlink() {
             let target = std::fs::read_link(path).map_err(|error| CaptureError::io(path, error))?;

@@ -12,7 +12,8 @@ fn seed(driver: Option<&str>) -> Memory {
     let mut function = |bdf: &str, id: &str, class: &str, group: u32, driver: Option<&str>| {
         let dir = format!("/sys/bus/pci/devices/{bdf}");
         let driver_line = driver.map(|driver| format!("DRIVER={driver}\n")).unwrap_or_default();
-        let text = format!("{driver_line}PCI_CLASS={class}\nPCI_ID={id}\nPCI_SUBSYS_ID=1043:85F4\nPCI_SLOT_NAME={bdf}\n");
+        let text =
+            format!("{driver_line}PCI_CLASS={class}\nPCI_ID={id}\nPCI_SUBSYS_ID=1043:85F4\nPCI_SLOT_NAME={bdf}\n");
         memory.insert_file(&format!("{dir}/uevent"), text.as_bytes());
         memory.insert_file(&format!("{dir}/revision"), b"0xa1\n");
         memory.insert_file(&format!("{dir}/driver_override"), b"(null)\n");
@@ -63,7 +64,10 @@ fn sees_the_seeds_card_whole() {
     assert!(inventory.functions[0].bridge && !inventory.functions[1].bridge);
     let [card] = inventory.cards.as_slice() else { panic!("{:?}", inventory.cards) };
     assert_eq!(card.identity.bdf.short(), "26:00.0");
-    assert_eq!((card.vendor_name.as_str(), card.device_name.as_str()), ("NVIDIA Corporation", "GP108 [GeForce GT 1030]"));
+    assert_eq!(
+        (card.vendor_name.as_str(), card.device_name.as_str()),
+        ("NVIDIA Corporation", "GP108 [GeForce GT 1030]")
+    );
     assert_eq!((card.short_name(), card.arch, card.revision), ("GeForce GT 1030", Some(Arch::Pascal), 0xa1));
     assert_eq!(card.subsystem_name.as_deref(), Some("ASUSTeK Computer Inc. Device 85f4"));
     assert_eq!(card.class_name, "VGA compatible controller");
@@ -99,6 +103,14 @@ fn does_not_wake_a_sleeper() {
 }
 
 #[test]
+fn does_not_ask_nvml_over_a_sleeper() {
+    let mut memory = seed(Some("nvidia"));
+    assert_eq!(observe(&memory).nvml, Seen::Absent);
+    memory.insert_file(&format!("{GPU}/power_state"), b"D3cold\n");
+    assert!(matches!(observe(&memory).nvml, Seen::Unreadable(Reason::Other(why)) if why.contains("26:00.0 sleeps")));
+}
+
+#[test]
 fn an_unbound_card_has_no_holder_and_an_unseen_driver_is_no_absence() {
     let free = observe(&seed(None));
     assert_eq!((&free.cards[0].driver, &free.cards[0].holder), (&Seen::Absent, &Holder::Nobody));
@@ -106,7 +118,9 @@ fn an_unbound_card_has_no_holder_and_an_unseen_driver_is_no_absence() {
     memory.insert_gone(&format!("{GPU}/driver"), Seen::Unreadable(Reason::PermissionDenied));
     memory.insert_gone(&format!("{GPU}/uevent"), Seen::Unreadable(Reason::PermissionDenied));
     let mut bare = Memory::new("no uevent");
-    for (path, node) in memory.nodes().filter(|(path, _)| !path.ends_with("26:00.0/uevent") && !path.ends_with("26:00.0/driver")) {
+    for (path, node) in
+        memory.nodes().filter(|(path, _)| !path.ends_with("26:00.0/uevent") && !path.ends_with("26:00.0/driver"))
+    {
         bare.insert(path, node.clone());
     }
     for (name, text) in [("vendor", "0x10de"), ("device", "0x1d01"), ("class", "0x030000")] {
@@ -147,13 +161,27 @@ fn names_the_vm_that_runs_with_it() {
     let mut memory = seed(Some("vfio-pci"));
     process(&mut memory, 1, &["/sbin/init"], &[], "/init.scope");
     assert_eq!(observe(&memory).cards[0].holder, Holder::Nobody);
-    let arguments = ["/usr/bin/kvm", "-id", "100", "-name", "mufti-4,debug-threads=on", "-device", "vfio-pci,host=0000:26:00.0,id=hostpci0.0"];
+    let arguments = [
+        "/usr/bin/kvm",
+        "-id",
+        "100",
+        "-name",
+        "mufti-4,debug-threads=on",
+        "-device",
+        "vfio-pci,host=0000:26:00.0,id=hostpci0.0",
+    ];
     process(&mut memory, 4242, &arguments, &["/dev/vfio/14"], "/qemu.slice/100.scope");
     assert_eq!(observe(&memory).cards[0].holder, Holder::Vm(vec!["100 (mufti-4)".into()]));
     // libvirt's form, and another card's address is not ours.
     let mut other = seed(Some("vfio-pci"));
     let json = "{\"driver\":\"vfio-pci\",\"host\":\"0000:27:00.0\"}";
-    process(&mut other, 7, &["/usr/bin/qemu-system-x86_64", "-name", "guest=games,debug-threads=on", "-device", json], &[], "/");
+    process(
+        &mut other,
+        7,
+        &["/usr/bin/qemu-system-x86_64", "-name", "guest=games,debug-threads=on", "-device", json],
+        &[],
+        "/",
+    );
     assert_eq!(observe(&other).cards[0].holder, Holder::Nobody);
     process(&mut other, 7, &["/usr/bin/qemu-system-x86_64", "-name", "guest=media"], &["/dev/vfio/14"], "/");
     assert_eq!(observe(&other).cards[0].holder, Holder::Vm(vec!["media".into()]));
@@ -180,7 +208,13 @@ fn names_pods_containers_and_processes() {
     let mut memory = seed(Some("nvidia"));
     process(&mut memory, 812, &["nvidia-persistenced"], &["/dev/nvidia0"], "/system.slice/nvidia-persistenced.service");
     assert_eq!(observe(&memory).cards[0].holder, Holder::Host(vec!["812 nvidia-persistenced".into()]));
-    process(&mut memory, 1719, &["/usr/lib/jellyfin-ffmpeg/ffmpeg"], &["/dev/nvidiactl", "/dev/nvidia0"], &format!("/system.slice/docker-{id}.scope"));
+    process(
+        &mut memory,
+        1719,
+        &["/usr/lib/jellyfin-ffmpeg/ffmpeg"],
+        &["/dev/nvidiactl", "/dev/nvidia0"],
+        &format!("/system.slice/docker-{id}.scope"),
+    );
     assert_eq!(observe(&memory).cards[0].holder, Holder::Containers(vec!["abababababab".into()]));
     memory.insert_file(&format!("/var/lib/docker/containers/{id}/config.v2.json"), b"{\"Name\": \"/jellyfin\"}");
     assert_eq!(observe(&memory).cards[0].holder, Holder::Containers(vec!["jellyfin".into()]));

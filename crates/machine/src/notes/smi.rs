@@ -23,8 +23,9 @@ fn one(index: u32, gpu: &SmiGpu) -> NvmlGpu {
     let text = |path: &str| value(gpu.values.get(path));
     // The first of these paths that the report has: names changed between driver versions.
     let any = |paths: &[&str]| {
-        let known = paths.iter().find_map(|path| gpu.values.get(*path).filter(|text| value(Some(text)).is_there()));
-        known.map_or_else(|| text(paths.first().copied().unwrap_or_default()), |found| value(Some(found)))
+        let mut said = paths.iter().filter_map(|path| gpu.values.get(*path)).map(|text| value(Some(text)));
+        let first = said.next().unwrap_or(Seen::Unreadable(Reason::NotCaptured));
+        if first.is_there() { first } else { said.find(Seen::is_there).unwrap_or(first) }
     };
     let count = |path: &str| text(path).and_then(|text| number(&text));
     let mib = |path: &str| text(path).and_then(|text| number::<u64>(&text)).map(|mib| mib.saturating_mul(1 << 20));

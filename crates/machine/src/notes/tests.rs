@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Machine as _, MachineExt as _};
+use crate::MachineExt as _;
 
 fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -17,8 +17,14 @@ fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
 fn a_tree_with_notes_beside_it() {
     let notes = dir(&[
         ("proc/driver/nvidia/version", "NVRM version: 510.54\n"),
-        ("driver-files.txt", "-rwxr-xr-x 524 /usr/bin/nvidia-smi -> \nlrwxrwxrwx 3 /lib -> usr/lib\n"),
-        ("dev-nvidia.txt", "crw-rw-rw-  1 root root 195,   0 Nov 24 00:27 nvidia0\n/dev/nvidia-caps:\ncr-------- 1 root root 241, 1 Nov 24 00:27 nvidia-cap1\n"),
+        (
+            "driver-files.txt",
+            "-rwxr-xr-x 524 /usr/bin/nvidia-smi -> \nlrwxrwxrwx 3 /lib -> usr/lib\ndrwxr-xr-x 9 /usr/bin -> \ndrwxr-xr-x 3 /opt/none -> \n",
+        ),
+        (
+            "dev-nvidia.txt",
+            "crw-rw-rw-  1 root root 195,   0 Nov 24 00:27 nvidia0\n/dev/nvidia-caps:\ncr-------- 1 root root 241, 1 Nov 24 00:27 nvidia-cap1\n",
+        ),
         ("ldcache.txt", "1 libs found in cache `/etc/ld.so.cache'\n\tlibz.so.1 (libc6,x86-64) => /lib/libz.so.1\n"),
     ]);
     std::os::unix::fs::symlink("/etc/passwd", notes.path().join("proc/self")).expect("a link");
@@ -27,6 +33,8 @@ fn a_tree_with_notes_beside_it() {
     let wrapper = memory.stat("/usr/bin/nvidia-smi").is().expect("is listed");
     assert_eq!((wrapper.size, wrapper.mode, wrapper.kind), (524, 0o755, FileKind::File));
     assert_eq!(memory.read("/usr/bin/nvidia-smi"), Seen::Unreadable(Reason::NotCaptured));
+    assert_eq!(memory.list("/usr/bin"), Seen::Is(vec!["nvidia-smi".into()]));
+    assert!(memory.is_dir("/opt/none") && memory.list("/opt/none").unreadable().is_some());
     assert_eq!(memory.link("/lib"), Seen::Is("usr/lib".into()));
     assert_eq!(memory.link("/proc/self"), Seen::Is("/etc/passwd".into()));
     assert_eq!(memory.read("/proc/self"), Seen::Unreadable(Reason::NotCaptured));
