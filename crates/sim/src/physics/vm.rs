@@ -192,6 +192,22 @@ fn run(tree: &Tree, conf: &[(String, String)], vm: &Vm) -> Result<(), PhysicsErr
         "-machine".into(),
         format!("type={machine}+pve0"),
     ];
+    if of(conf, "bios") == Some("ovmf") {
+        let code = match of(conf, "efidisk0").and_then(|disk| property(disk, "efitype")) {
+            Some("4m") if machine.contains("q35") => "OVMF_CODE_4M.secboot.fd",
+            Some("4m") => "OVMF_CODE_4M.fd",
+            _ => "OVMF_CODE.fd",
+        };
+        let disk = of(conf, "efidisk0").and_then(|disk| disk.split(',').next()?.rsplit(':').next());
+        let vars = disk.map_or(format!("/tmp/{}-ovmf.fd", vm.vmid), |volume| format!("/dev/pve/{volume}"));
+        for drive in [
+            format!("if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/pve-edk2-firmware//{code}"),
+            format!("if=pflash,unit=1,format=raw,id=drive-efidisk0,file={vars}"),
+        ] {
+            words.extend(["-drive".into(), drive]);
+        }
+    }
+    words.extend(["-m".into(), of(conf, "memory").unwrap_or("512").into()]);
     let many = vm.functions.len() > 1;
     for (at, function) in vm.functions.iter().enumerate() {
         words.push("-device".into());

@@ -1,0 +1,135 @@
+//! The real planners, the real journal, simulated machines: what a plan writes has the effect that it promises, at the
+//! moment that it promises, and goes back.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Laid, lay_out};
+use journal::Journal;
+use machine::{Machine, MachineExt};
+use model::{Intent, OutcomeState, Plan};
+use sim::SimHands;
+use sim::physics::{boot, install_driver, install_packages, plug_into, start_vm};
+
+fn apply(laid: &Laid, plan: &Plan) -> u64 {
+    assert_eq!(plan.refusals, [], "refused");
+    assert!(!plan.changes.is_empty(), "nothing to do: {:?}", plan.notes);
+    let hands = SimHands::new(laid.path());
+    let mut journal = Journal::open(laid.path(), &hands).expect("the journal");
+    journal.apply(plan, &mut |_| {}).unwrap_or_else(|error| panic!("{error}")).number
+}
+
+fn undo(laid: &Laid, number: u64) {
+    let hands = SimHands::new(laid.path());
+    let mut journal = Journal::open(laid.path(), &hands).expect("the journal");
+    journal.undo(number).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn host_facts(laid: &Laid) -> host::Facts {
+    let root = laid.again();
+    host::observe(&root, &gpu::observe(&root))
+}
+
+fn states(facts: &host::Facts, intent: &Intent) -> Vec<(String, OutcomeState)> {
+    host::verify(facts, intent).into_iter().map(|outcome| (outcome.says, outcome.state)).collect()
+}
+
+/// Everything that a person or a generator writes, by path.
+fn files(laid: &Laid) -> BTreeMap<String, Vec<u8>> {
+    let root = laid.again();
+    let mut found = BTreeMap::new();
+    let mut todo: Vec<String> = ["/etc", "/boot", "/lib", "/usr"].map(String::from).to_vec();
+    while let Some(path) = todo.pop() {
+        if root.link(&path).is_there() {
+            continue;
+        }
+        if root.is_dir(&path) {
+            todo.extend(root.names(&path).into_iter().map(|name| format!("{path}/{name}")));
+        } else if let Some(bytes) = root.read(&path).is() {
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_host_plan_holds_the_card_after_the_boot_and_not_before() {
+    for (name, card, others) in [
+        ("seed-host", "0000:26:00.0", vec![("0000:22:00.0", "r8169"), ("0000:28:00.3", "snd_hda_intel")]),
+        ("debian-host", "0000:26:00.0", vec![("0000:22:00.0", "r8169")]),
+        ("twin-cards", "0000:26:00.0", vec![("0000:2d:00.0", "nouveau"), ("0000:2d:00.1", "snd_hda_intel")]),
+        ("pve-zfs-systemd-boot", "0000:01:00.0", vec![("0000:00:02.0", "i915"), ("0000:00:14.0", "xhci_hcd")]),
+        ("ubuntu-grub-d", "0000:01:00.0", vec![("0000:00:02.0", "i915")]),
+    ] {
+        let laid = lay_out(name);
+        let before = files(&laid);
+        let give = card.parse().expect("an address");
+        let intent = Intent { give: vec![give], allow: vec!["host/console-lost".into()], ..Intent::default() };
+        let number = apply(&laid, &host::plan(&host_facts(&laid), &intent));
+        let facts = host_facts(&laid);
+        assert_eq!(host::plan(&facts, &intent).changes, [], "{name}: a second plan before the boot");
+        let early = states(&facts, &intent);
+        assert!(early.iter().any(|(_, state)| matches!(state, OutcomeState::Pending(_))), "{name}: {early:?}");
+        assert!(!early.iter().any(|(_, state)| matches!(state, OutcomeState::Failed(_))), "{name}: {early:?}");
+        boot(laid.path()).expect("boots");
+        let facts = host_facts(&laid);
+        for (says, state) in states(&facts, &intent) {
+            assert_eq!(state, OutcomeState::Held, "{name}: {says}");
+        }
+        assert_eq!(host::plan(&facts, &intent).changes, [], "{name}: a second plan after the boot");
+        for (bdf, driver) in &others {
+            assert_eq!(laid.driver(bdf), *driver, "{name}: {bdf}");
+        }
+        undo(&laid, number);
+        assert_eq!(files(&laid), before, "{name}: undo left differences");
+        boot(laid.path()).expect("boots");
+        assert_eq!(laid.driver(card), "nouveau", "{name}: after undo and a boot");
+    }
+}
+
+#[test]
+fn by_ids_holds_it_too() {
+    let laid = lay_out("seed-host");
+    let allow = vec!["host/console-lost".into()];
+    let intent = Intent { give: vec!["0000:26:00.0".parse().expect("bdf")], allow, by_ids: true, ..Intent::default() };
+    apply(&laid, &host::plan(&host_facts(&laid), &intent));
+    boot(laid.path()).expect("boots");
+    assert_eq!((laid.driver("0000:26:00.0"), laid.driver("0000:26:00.1")), ("vfio-pci".into(), "vfio-pci".into()));
+    assert_eq!(laid.driver("0000:28:00.3"), "snd_hda_intel");
+}
+
+#[test]
+fn the_whole_way_to_a_card_in_the_guest() {
+    let (host, guest) = (lay_out("seed-host"), lay_out("seed-guest"));
+    let give = vec!["0000:26:00.0".parse().expect("bdf")];
+    let intent = Intent { give, vm: Some("100".into()), allow: vec!["host/console-lost".into()], ..Intent::default() };
+    let root = host.again();
+    let gpus = gpu::observe(&root);
+    let plan = host::plan(&host::observe(&root, &gpus), &intent).join(vm::plan(&vm::observe(&root, &gpus), &intent));
+    apply(&host, &plan);
+    boot(host.path()).expect("boots");
+    let started = start_vm(host.path(), 100).expect("starts");
+    assert_eq!(started.screen, None);
+    assert_eq!(started.functions.len(), 2);
+    let root = host.again();
+    for outcome in vm::verify(&vm::observe(&root, &gpu::observe(&root)), &intent) {
+        assert_eq!(outcome.state, OutcomeState::Held, "{}", outcome.says);
+    }
+    plug_into(guest.path(), &started).expect("boots");
+
+    let look = || {
+        let root = guest.again();
+        guest::observe(&root, &gpu::observe(&root))
+    };
+    apply(&guest, &guest::plan(&look(), &Intent::default()));
+    boot(guest.path()).expect("boots");
+    assert_eq!(guest.driver("0000:01:00.0"), "", "nouveau is off");
+    install_packages(guest.path(), &["build-essential", "linux-headers-5.4.0-100-generic"]).expect("apt");
+    install_driver(guest.path(), "510.54").expect("installs");
+    assert_eq!(guest.driver("0000:01:00.0"), "nvidia");
+    for finding in model::run_all(guest::CHECKS, &look()) {
+        let fails = matches!(finding.verdict, model::Verdict::Fail(_));
+        assert!(!fails, "{}: {:?}", finding.about.id, finding.verdict);
+    }
+}
