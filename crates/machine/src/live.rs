@@ -159,7 +159,7 @@ fn from_stat(stat: &rustix::fs::Stat) -> Stat {
         uid: stat.st_uid,
         gid: stat.st_gid,
         size: stat.st_size.max(0) as u64,
-        mtime: stat.st_mtime as i64,
+        mtime: stat.st_mtime,
         rdev: device.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))),
     }
 }

@@ -1,5 +1,10 @@
 //! Captures that somebody made to harm us, or that were cut off: always an error that names the file, never a panic.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the tests make hostile files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "the tests make hostile files"
+)]
 
 use std::path::Path;
 use std::time::Instant;

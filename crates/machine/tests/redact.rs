@@ -1,5 +1,10 @@
 //! Redaction: what must go, what must stay, and that nothing is left anywhere in the written bytes.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test looks at raw bytes")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "a test looks at raw bytes"
+)]
 
 use std::io::Read as _;
 

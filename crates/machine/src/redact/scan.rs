@@ -435,7 +435,7 @@ impl Redactor {
 fn named_secret(before: &[u8]) -> bool {
     let line = before.rsplit(|b| *b == b'\n').nth(1).and_then(utf8).unwrap_or_default();
     let line = line.trim().trim_start_matches("- ");
-    line.strip_prefix("name:").is_some_and(|name| secret::is_secret_key(name))
+    line.strip_prefix("name:").is_some_and(secret::is_secret_key)
 }
 
 /// True where the word before says that a version follows.
