@@ -243,6 +243,8 @@ pub struct Usage {
     pub serial: Vec<String>,
     /// "BOOTFB" and the like in /proc/iomem, with the BAR's owner; `Unreadable` where addresses are hidden.
     pub bootfb: Seen<Vec<(Bdf, String)>>,
+    /// Names in /dev/vfio: "vfio", and the numbers of the groups that can be opened.
+    pub nodes: Seen<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -287,15 +289,30 @@ impl Facts {
         self.texts.get(path).and_then(Seen::get).map(String::as_str)
     }
 
-    /// What holds a function for vfio-pci at boot, as written: a rule by address, driverctl, or `ids=`.
+    /// What holds a function for vfio-pci at the next boot, as written: a rule by address, driverctl, or `ids=` where
+    /// no other driver can come first.
     pub fn written_hold(&self, function: &Function) -> Option<&Source> {
         let by_address = self.conf.held.iter().find(|held| held.bdf == function.bdf && held.matches);
-        by_address.map(|held| &held.source).or_else(|| self.ids_hold(function))
+        let first = match &function.driver {
+            Seen::Is(driver) => is_vfio(driver) || self.loads_after_vfio(driver),
+            _ => true,
+        };
+        by_address.map(|held| &held.source).or_else(|| self.ids_hold(function).filter(|_| first))
+    }
+
+    /// True where modprobe.d has vfio-pci loaded before a driver.
+    pub fn loads_after_vfio(&self, driver: &str) -> bool {
+        let module = if driver == "xhci_hcd" { "xhci_pci" } else { driver };
+        self.conf.modprobe.iter().any(|line| {
+            line.verb == "softdep"
+                && is_module(&line.module, module)
+                && line.args.iter().any(|m| is_module(m, "vfio_pci"))
+        })
     }
 
     /// The `options vfio-pci ids=` line or command line that matches a function's vendor and device.
     pub fn ids_hold(&self, function: &Function) -> Option<&Source> {
-        self.ids().into_iter().find(|(_, ids)| ids.iter().any(|id| *id == function.id)).map(|(source, _)| source)
+        self.ids().into_iter().find(|(_, ids)| ids.contains(&function.id)).map(|(source, _)| source)
     }
 
     /// Every `ids=` that is written for vfio-pci.

@@ -1,6 +1,8 @@
 //! The host floor's planner on small machines in a scratch tree: what it writes, what it refuses, and that a second
 //! plan over the written files is empty.
 
+#![allow(clippy::unwrap_used, reason = "a test's own machine is laid out or the test is over")]
+
 use host::{CHECKS, Facts, observe, plan, presence, verify};
 use machine::Root;
 use machine::scratch::Scratch;
@@ -180,4 +182,27 @@ fn a_server_with_no_wish_for_vms_is_left_alone() {
     assert!(plan(&facts, &Intent::default()).is_empty());
     let complains = |f: &model::Finding| matches!(f.verdict, Verdict::Warn(_) | Verdict::Fail(_));
     assert_eq!(run_all(CHECKS, &facts).into_iter().filter(complains).collect::<Vec<_>>(), []);
+}
+
+#[test]
+fn ids_that_come_too_late_are_replaced_by_the_address() {
+    let host = Host::new("AuthenticAMD", true);
+    host.write("/etc/modprobe.d/vfio.conf", "options vfio-pci ids=10de:1d01,10de:0fb8\n");
+    let first = plan(&host.look(), &give());
+    assert!(paths(&first).contains(&host::files::RULES), "{first:?}");
+    host.write("/etc/modprobe.d/order.conf", "softdep nouveau pre: vfio-pci\nsoftdep snd_hda_intel pre: vfio-pci\n");
+    assert!(plan(&host.look(), &give()).is_empty(), "a whole claim needs nothing of ours");
+}
+
+#[test]
+fn a_twin_is_freed_from_ids_and_other_options_stay() {
+    let host = Host::new("AuthenticAMD", true);
+    host.function("2d:00.0", ["10de", "1d01", "030000"], "nouveau", 16);
+    let theirs = "# mine\noptions vfio-pci ids=10de:1d01,10de:0fb8 disable_vga=1\n";
+    host.write("/etc/modprobe.d/vfio.conf", theirs);
+    let first = plan(&host.look(), &give());
+    host.apply(&first);
+    let facts = host.look();
+    assert_eq!(facts.text("/etc/modprobe.d/vfio.conf"), Some("# mine\noptions vfio-pci disable_vga=1\n"));
+    assert!(plan(&facts, &give()).is_empty());
 }

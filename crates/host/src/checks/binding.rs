@@ -62,7 +62,7 @@ pub(super) fn softdep(facts: &Facts) -> Verdict {
             let Some(source) = facts.ids_hold(function).filter(|_| !by_address) else { continue };
             claimed = true;
             let Seen::Is(driver) = &function.driver else { continue };
-            if is_vfio(driver) || early(facts, driver) {
+            if is_vfio(driver) || facts.loads_after_vfio(driver) {
                 continue;
             }
             let says = format!("{driver} took {} before vfio-pci could, though ids= claims it", function.bdf.short());
@@ -82,14 +82,6 @@ pub(super) fn softdep(facts: &Facts) -> Verdict {
             None if claimed => Verdict::Pass,
             None => Verdict::NotApplicable,
         }
-    })
-}
-
-/// True where modprobe.d has vfio-pci loaded before a driver.
-fn early(facts: &Facts, driver: &str) -> bool {
-    let module = if driver == "xhci_hcd" { "xhci_pci" } else { driver };
-    facts.conf.modprobe.iter().any(|line| {
-        line.verb == "softdep" && is_module(&line.module, module) && line.args.iter().any(|m| is_module(m, "vfio_pci"))
     })
 }
 

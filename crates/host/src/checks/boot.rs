@@ -111,7 +111,7 @@ pub(super) fn edits(facts: &Facts) -> Verdict {
     let written = Cmdline::parse(facts.boot.written.get().map_or("", String::as_str));
     let loader = facts.boot.loader;
     let mut any = !raw(&written).is_empty();
-    for token in raw(&written).into_iter().filter(|token| !effective.has(token)) {
+    if let Some(token) = raw(&written).into_iter().find(|token| !effective.has(token)) {
         let source = place(facts, &token);
         let generated = facts.boot.generated.get();
         let staged = generated.and_then(|entries| entries.iter().find(|e| Cmdline::parse(&e.text).has(&token)));

@@ -15,7 +15,13 @@ pub(super) fn observe(machine: &dyn Machine, gpus: &Inventory) -> Usage {
     let consoles = machine.text("/proc/consoles").is().unwrap_or_default();
     let serial = consoles.lines().filter_map(|line| line.split_whitespace().next());
     let serial = serial.filter(|name| !name.starts_with("tty0") && !is_screen(name)).map(str::to_owned).collect();
-    Usage { nets: nets(machine), disks: disks(machine), serial, bootfb: bootfb(machine, gpus) }
+    Usage {
+        nets: nets(machine),
+        disks: disks(machine),
+        serial,
+        bootfb: bootfb(machine, gpus),
+        nodes: machine.list("/dev/vfio"),
+    }
 }
 
 fn is_screen(name: &str) -> bool {

@@ -60,6 +60,19 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
             evidence.extend(hold.map(|source| Evidence { source: source.clone(), value: "holds it at boot".into() }));
             outcomes.push(Outcome { says: format!("{} is held by vfio-pci", function.bdf.short()), state, evidence });
         }
+        // The kernel makes the group's node once vfio-pci has a device of it; before that there is nothing to wait for
+        // beyond what is said above.
+        if let (true, Seen::Is(group)) = (target.held(), &target.card.group) {
+            let number = group.number.to_string();
+            let state = match &facts.usage.nodes {
+                Seen::Is(names) if names.contains(&number) => OutcomeState::Held,
+                Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),
+                Seen::Is(_) | Seen::Absent => OutcomeState::Failed("the kernel made no node for the group".into()),
+            };
+            let value = facts.usage.nodes.get().map_or("absent".into(), |names| names.join(" "));
+            let evidence = vec![Evidence { source: Source::file("/dev/vfio"), value }];
+            outcomes.push(Outcome { says: format!("/dev/vfio/{number} can be given to a VM"), state, evidence });
+        }
     }
     outcomes
 }
