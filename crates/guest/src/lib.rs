@@ -34,10 +34,8 @@ pub fn presence(facts: &Facts) -> Presence {
         return Presence::NotHere("every NVIDIA card here is held for a VM by vfio-pci".into());
     }
     if !facts.here() {
-        let host = facts.hypervisor.get().map_or("a hypervisor", String::as_str);
-        return Presence::NotHere(format!(
-            "this is {host} on bare metal, and no NVIDIA driver is installed to run here"
-        ));
+        let host = facts.hypervisor.get().map_or("bare metal".to_owned(), |host| format!("{host} on bare metal"));
+        return Presence::NotHere(format!("this is {host}, and nothing on it uses NVIDIA's driver"));
     }
     let cards: Vec<String> =
         facts.usable().map(|card| format!("{} at {}", card.short_name(), card.identity.bdf.short())).collect();

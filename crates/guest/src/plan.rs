@@ -15,7 +15,7 @@ const TEXT: &str = "# NVIDIA's driver cannot take a card that nouveau holds.\n\
 
 pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     let mut plan = Plan::new(Layer::Guest, intent, based_on(facts));
-    if !facts.here() || facts.cards.is_empty() {
+    if !facts.here() || facts.cards.is_empty() || given_away(facts, intent) {
         return plan;
     }
     let cards: Vec<String> =
@@ -31,6 +31,11 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     }
     notes(facts, &mut plan);
     plan
+}
+
+/// Every card here goes to a VM by this very intent: then no driver is to run here. In a VM the addresses are others.
+pub(crate) fn given_away(facts: &Facts, intent: &Intent) -> bool {
+    facts.vm.get() != Some(&true) && facts.usable().all(|card| intent.give.contains(&card.identity.bdf))
 }
 
 /// nouveau holds a card, or would at the next boot.

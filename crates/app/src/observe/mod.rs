@@ -146,7 +146,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     logs.extend(["/var/log/jellyfin", "/var/lib/jellyfin/log", "/config/log"].map(str::to_owned));
     logs.sort_unstable();
     logs.dedup();
-    let vfio = |card: &&gpu::Card| !card.driver.get().is_some_and(|driver| driver == "vfio-pci");
+    let vfio = |card: &&gpu::Card| card.driver.get().is_none_or(|driver| driver != "vfio-pci");
     let cards = gpus.nvidia().filter(vfio).map(|card| AppCard {
         bdf: card.identity.bdf,
         name: card.short_name().to_owned(),

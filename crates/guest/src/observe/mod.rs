@@ -24,6 +24,8 @@ pub struct Facts {
     pub vm: Fact<bool>,
     /// What makes this machine a host of VMs: "Proxmox VE"; Absent where nothing does.
     pub hypervisor: Seen<String>,
+    /// What would use NVIDIA's driver on this machine itself: a container engine, a kubelet, Jellyfin, by its path.
+    pub consumer: Option<String>,
     /// `uname -r`.
     pub release: Fact<String>,
     /// os-release's ID, ID_LIKE, VERSION_ID.
@@ -99,7 +101,10 @@ impl Facts {
             return self.traces().is_some();
         }
         self.usable().next().is_some()
-            && (self.vm.get() == Some(&true) || self.traces().is_some() || !self.hypervisor.is_there())
+            && (self.vm.get() == Some(&true)
+                || self.traces().is_some()
+                // Bare metal: nouveau on a desktop or on a host of VMs is no fault until something asks for NVIDIA's.
+                || (self.consumer.is_some() && !self.hypervisor.is_there()))
     }
 
     /// What shows that a driver is meant to run here, in words.
@@ -129,6 +134,16 @@ impl Facts {
     }
 }
 
+const CONSUMERS: [&str; 7] = [
+    "/usr/bin/docker",
+    "/usr/bin/podman",
+    "/usr/bin/containerd",
+    "/usr/bin/crio",
+    "/usr/bin/kubelet",
+    "/usr/local/bin/k3s",
+    "/usr/lib/jellyfin",
+];
+
 /// Reads it all.
 pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let cards: Vec<Card> = gpus.nvidia().cloned().collect();
@@ -150,6 +165,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         for_vfio,
         vm: vm(machine),
         hypervisor: hypervisor(machine),
+        consumer: CONSUMERS.iter().find(|path| machine.exists(path)).map(|path| (*path).to_owned()),
         os: os(machine),
         modules: modules(machine),
         built: built(machine, dir.as_deref(), &release),
