@@ -71,10 +71,11 @@ pub fn parse(text: &str) -> Result<SmiLog, SmiError> {
                     let id = id.map(|id| id.value.into_owned()).unwrap_or_default();
                     log.gpus.push(SmiGpu { id, ..SmiGpu::default() });
                 }
-                if name == "process_info" && path.get(1).is_some_and(|top| top == "gpu") {
-                    if let Some(gpu) = log.gpus.last_mut() {
-                        gpu.processes.push(BTreeMap::new());
-                    }
+                if name == "process_info"
+                    && path.get(1).is_some_and(|top| top == "gpu")
+                    && let Some(gpu) = log.gpus.last_mut()
+                {
+                    gpu.processes.push(BTreeMap::new());
                 }
                 path.push(name);
                 value.clear();

@@ -1,5 +1,9 @@
 //! NVML read by us against the driver's own `nvidia-smi`, on a machine that has a card.
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the oracle is another program on this machine")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the oracle is another program on this machine"
+)]
 
 use std::process::Command;
 
@@ -9,7 +13,8 @@ use model::Seen;
 
 /// `nvidia-smi -q -x` as field notes, which gives the same form.
 fn theirs() -> Result<NvmlReport, String> {
-    let output = Command::new("nvidia-smi").args(["-q", "-x"]).output().map_err(|error| format!("nvidia-smi: {error}"))?;
+    let output =
+        Command::new("nvidia-smi").args(["-q", "-x"]).output().map_err(|error| format!("nvidia-smi: {error}"))?;
     if !output.status.success() {
         return Err(format!("nvidia-smi: {}", String::from_utf8_lossy(&output.stdout).trim()));
     }
@@ -40,11 +45,17 @@ fn nvidia_smi_says_the_same() {
     assert!(ours.nvml_version.is_there());
     assert_eq!(ours.gpus.len(), theirs.gpus.len());
     for (a, b) in ours.gpus.iter().zip(&theirs.gpus) {
-        assert_eq!((&a.bus_id, &a.pci_device_id, &a.pci_subsystem_id), (&b.bus_id, &b.pci_device_id, &b.pci_subsystem_id));
+        assert_eq!(
+            (&a.bus_id, &a.pci_device_id, &a.pci_subsystem_id),
+            (&b.bus_id, &b.pci_device_id, &b.pci_subsystem_id)
+        );
         assert_eq!((&a.name, &a.uuid, &a.serial, &a.minor), (&b.name, &b.uuid, &b.serial, &b.minor));
         assert_eq!((&a.vbios, &a.architecture, &a.brand), (&b.vbios, &b.architecture, &b.brand));
         assert_eq!((&a.virtualization, &a.compute_mode), (&b.virtualization, &b.compute_mode));
-        assert_eq!((&a.persistence, &a.display_active, &a.mig_enabled), (&b.persistence, &b.display_active, &b.mig_enabled));
+        assert_eq!(
+            (&a.persistence, &a.display_active, &a.mig_enabled),
+            (&b.persistence, &b.display_active, &b.mig_enabled)
+        );
         assert_eq!((&a.ecc_enabled, &a.ecc_uncorrected_volatile), (&b.ecc_enabled, &b.ecc_uncorrected_volatile));
         assert_eq!((&a.pcie_gen_max, &a.pcie_width_max), (&b.pcie_gen_max, &b.pcie_width_max));
         assert_eq!((&a.fan, &a.power_limit), (&b.fan, &b.power_limit));

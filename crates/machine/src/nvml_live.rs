@@ -175,7 +175,11 @@ fn one(index: u32, device: &Device<'_>) -> NvmlGpu {
         utilization_encoder: seen(device.encoder_utilization()).map(|use_of| use_of.utilization),
         utilization_decoder: seen(device.decoder_utilization()).map(|use_of| use_of.utilization),
         temperature: seen(device.temperature(TemperatureSensor::Gpu)),
-        fan: seen(device.fan_speed(0)),
+        // A passively cooled card has no fan 0; an H100 calls that an invalid argument (seen with driver 580).
+        fan: match device.fan_speed(0) {
+            Err(NvmlError::InvalidArg) => Seen::Absent,
+            speed => seen(speed),
+        },
         power_draw: seen(device.power_usage()),
         // What is enforced counts the card's own and outside limits; some cards tell only one of the two.
         power_limit: match seen(device.enforced_power_limit()) {
