@@ -89,11 +89,11 @@ fn give() -> Intent {
 }
 
 fn paths(plan: &model::Plan) -> Vec<&str> {
-    let path = |change| match change {
-        &Op::WriteFile { ref path, .. } => Some(path.as_str()),
+    let written = plan.changes.iter().filter_map(|change| match &change.op {
+        Op::WriteFile { path, .. } => Some(path.as_str()),
         _ => None,
-    };
-    plan.changes.iter().filter_map(|change| path(&change.op)).collect()
+    });
+    written.collect()
 }
 
 #[test]
