@@ -291,9 +291,13 @@ impl Facts {
         let mut seen: BTreeMap<(&str, String), &str> = BTreeMap::new();
         let mut twice = Vec::new();
         for file in &self.specs {
-            for device in file.spec().map(|spec| spec.devices.iter()).into_iter().flatten() {
-                let kind = file.spec().map_or("", |spec| spec.kind.as_str());
-                let name = format!("{kind}={}", device.name);
+            let SpecState::Parsed { spec, problems, .. } = &file.state else { continue };
+            // What engines refuse cancels nothing.
+            if !problems.is_empty() {
+                continue;
+            }
+            for device in &spec.devices {
+                let name = format!("{}={}", spec.kind, device.name);
                 match seen.insert((file.dir(), name.clone()), &file.path) {
                     Some(other) if other != file.path => twice.push((name, other, file.path.as_str())),
                     _ => {}

@@ -290,10 +290,14 @@ fn plan_docker(facts: &Facts, docker: &Docker, intent: &Intent, plan: &mut Plan)
 
 fn no_runtime(docker: &Docker) -> String {
     let version = docker.version.get().map_or_else(|| "this Docker".to_owned(), |version| format!("Docker {version}"));
-    format!(
-        "{version} reads no CDI specs and NVIDIA's runtime is not installed: update Docker to 25 or later, or install \
-         nvidia-container-toolkit, then plan again"
-    )
+    match (docker.reads(), docker.nvidia_path()) {
+        (Reads::TooOld, _) => format!(
+            "{version} reads no CDI specs and NVIDIA's runtime is not installed: update Docker to 25 or later, or \
+             install nvidia-container-toolkit, then plan again"
+        ),
+        (_, Some(path)) => format!("daemon.json names {path}, which is not there: install nvidia-container-toolkit"),
+        (_, None) => "NVIDIA's runtime cannot be the default: nvidia-container-toolkit is not installed".to_owned(),
+    }
 }
 
 fn plan_containerd(containerd: &Containerd, intent: &Intent, plan: &mut Plan) {
