@@ -20,8 +20,7 @@ pub enum Layer {
 }
 
 impl Layer {
-    pub const ALL: [Layer; 6] =
-        [Layer::Host, Layer::Vm, Layer::Guest, Layer::Container, Layer::Cluster, Layer::App];
+    pub const ALL: [Layer; 6] = [Layer::Host, Layer::Vm, Layer::Guest, Layer::Container, Layer::Cluster, Layer::App];
 
     pub fn name(self) -> &'static str {
         match self {

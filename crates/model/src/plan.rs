@@ -56,9 +56,8 @@ impl Plan {
         let mut facts = self.based_on.facts;
         facts.extend(later.based_on.facts);
         self.based_on = Basis::new(facts);
-        let again = |change: &Change| {
-            matches!(change.op, Op::Regenerate(_)) && later.changes.iter().any(|c| c.op == change.op)
-        };
+        let again =
+            |change: &Change| matches!(change.op, Op::Regenerate(_)) && later.changes.iter().any(|c| c.op == change.op);
         self.changes.retain(|change| !again(change));
         self.changes.extend(later.changes);
         self.notes.extend(later.notes);
@@ -131,16 +130,35 @@ pub struct Change {
 pub enum Op {
     /// Create or replace a file. `mode` is for a new file (e.g. 0o644); an existing file keeps its own mode, owner
     /// and xattrs. Missing parent directories are made (0755) and taken back by undo.
-    WriteFile { path: String, content: Content, mode: u32 },
-    RemoveFile { path: String },
+    WriteFile {
+        path: String,
+        content: Content,
+        mode: u32,
+    },
+    RemoveFile {
+        path: String,
+    },
     /// Write a value to a sysfs attribute. Undo writes `back`.
-    Sysfs { path: String, value: String, back: String },
+    Sysfs {
+        path: String,
+        value: String,
+        back: String,
+    },
     /// systemd: what to do with a unit. Undo does the opposite verb.
-    Service { unit: String, verb: ServiceVerb },
+    Service {
+        unit: String,
+        verb: ServiceVerb,
+    },
     /// Re-run a generator over the inputs as they are now. Undo restores the inputs first, then runs it again.
     Regenerate(Tool),
     /// `qm set VMID …` on a live Proxmox VE node. Undo sets the old values back.
-    Proxmox { vmid: u32, set: Vec<(String, String)>, delete: Vec<String>, digest: String, before: Vec<(String, String)> },
+    Proxmox {
+        vmid: u32,
+        set: Vec<(String, String)>,
+        delete: Vec<String>,
+        digest: String,
+        before: Vec<(String, String)>,
+    },
     /// Server-side apply or label of one Kubernetes object. Undo applies `before`.
     Kube(Box<KubeOp>),
 }

@@ -1,6 +1,11 @@
 //! What a user waits for, beside what they use today, measured in the same run. Prints figures and ratios; never a
 //! timed test. Run with: cargo bench --bench speed
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "measures whole programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "measures whole programs"
+)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -54,7 +59,11 @@ fn main() {
         };
         let (ours, theirs) = pair(|| thruway(&["gpus"]), lspci);
         let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
-        println!("gpus, this machine        {}   lspci -nnk {}   ratio {ratio:.2} (wanted: at most 1)", ms(ours), ms(theirs));
+        println!(
+            "gpus, this machine        {}   lspci -nnk {}   ratio {ratio:.2} (wanted: at most 1)",
+            ms(ours),
+            ms(theirs)
+        );
     } else {
         println!("gpus beside lspci         not run: no lspci here (package pciutils)");
     }
@@ -76,7 +85,11 @@ fn main() {
         let (took, nothing) = pair(|| thruway(&["--root", &root, "gpus"]), floor);
         let own = took.saturating_sub(nothing).as_secs_f64() * 1e6 / count as f64;
         let first = *first.get_or_insert(own);
-        println!("gpus, {count:>4} functions      {}   {own:.1} µs a function, {:.2} of that at 10", ms(took), own / first);
+        println!(
+            "gpus, {count:>4} functions      {}   {own:.1} µs a function, {:.2} of that at 10",
+            ms(took),
+            own / first
+        );
         if count == 1000 {
             println!("peak memory, 1000         {}", peak(&["--root", &root, "gpus"]));
         }
@@ -111,7 +124,9 @@ fn many(count: usize) -> machine::scratch::Scratch {
     for n in 0..count {
         let bdf = format!("{:04x}:{:02x}:{:02x}.{}", n / 2048, n / 8 % 256, 0, n % 8);
         let (id, class) = if n % 10 == 0 { ("10de:2330", "030200") } else { ("8086:1533", "020000") };
-        text.push_str(&format!("[[pci]]\nbdf = \"{bdf}\"\nid = \"{id}\"\nclass = \"{class}\"\ngroup = {n}\nbars = [\"16M\"]\n"));
+        text.push_str(&format!(
+            "[[pci]]\nbdf = \"{bdf}\"\nid = \"{id}\"\nclass = \"{class}\"\ngroup = {n}\nbars = [\"16M\"]\n"
+        ));
     }
     let made = sim::Box::parse("many", &text).expect("the box");
     sim::build(&made, &scratch).expect("the tree");

@@ -129,7 +129,9 @@ fn fresh(plan: &Plan, target: &Target, path: &Path) -> anyhow::Result<()> {
 fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
     for recovered in journal.recover().map_err(rootly)? {
         match recovered {
-            Recovered::Completed(number) => warn(&format!("Change {number} had been interrupted after its last step: it stands."))?,
+            Recovered::Completed(number) => {
+                warn(&format!("Change {number} had been interrupted after its last step: it stands."))?
+            }
             Recovered::TakenBack(undone) => {
                 warn(&format!("Change {} had been interrupted: it was taken back.", undone.number))?;
             }
@@ -165,7 +167,8 @@ fn agreed(yes: bool, question: &str) -> anyhow::Result<bool> {
 
 /// Most refusals to write have one cause; name it.
 fn rootly(error: journal::Error) -> anyhow::Error {
-    let denied = matches!(&error, journal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+    let denied =
+        matches!(&error, journal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
     let error = anyhow::Error::from(error);
     if denied { error.context("changing this machine needs root: try again with sudo") } else { error }
 }
@@ -202,7 +205,13 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
         page.gap();
         page.line(paint(Tone::Strong, "Edited by someone since"));
         for drift in &drift {
-            page.line(format!("  {} {} {} (change {})", paint(Tone::Warn, "!"), paint(Tone::Plain, &drift.path), drift.says, drift.tx));
+            page.line(format!(
+                "  {} {} {} (change {})",
+                paint(Tone::Warn, "!"),
+                paint(Tone::Plain, &drift.path),
+                drift.says,
+                drift.tx
+            ));
         }
     }
     if all.is_empty() {

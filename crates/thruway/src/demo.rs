@@ -66,7 +66,11 @@ impl Stage<'_> {
         let line = line.trim_end();
         if let Some(heading) = line.strip_prefix("= ") {
             let rule = "─".repeat(heading.chars().count() + 12);
-            return say(&format!("{}\n{}\n\n", paint(Tone::Strong, &format!("{heading} (simulated)")), paint(Tone::Faint, &rule)));
+            return say(&format!(
+                "{}\n{}\n\n",
+                paint(Tone::Strong, &format!("{heading} (simulated)")),
+                paint(Tone::Faint, &rule)
+            ));
         }
         if let Some(prose) = line.strip_prefix("# ") {
             return wrap(prose, 98).iter().try_for_each(|line| say(&format!("{}\n", paint(Tone::Faint, line))));
@@ -201,4 +205,3 @@ fn fingerprint(machine: &dyn Machine) -> BTreeMap<String, Digest> {
     }
     found
 }
-

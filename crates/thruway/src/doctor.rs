@@ -69,7 +69,8 @@ impl Report {
         let floors: Vec<FloorReport> = layers.map(|layer| floor(way, layer)).collect();
         let cards = way.gpus.cards.iter().map(card).collect();
         let verdict = overall(way, &floors);
-        let first_broken = troubles(&floors, |v| matches!(v, Verdict::Fail(_))).next().map(|(f, _)| f.about.id.to_string());
+        let first_broken =
+            troubles(&floors, |v| matches!(v, Verdict::Fail(_))).next().map(|(f, _)| f.about.id.to_string());
         Report {
             schema: SCHEMA,
             thruway: env!("CARGO_PKG_VERSION"),
@@ -114,14 +115,21 @@ impl Report {
 
     fn head(&self, page: &mut Page) {
         let simulated = if self.simulated { "  (simulated)" } else { "" };
-        page.line(format!("{}{}", paint(Tone::Strong, &format!("The way on {}", self.machine)), paint(Tone::Warn, simulated)));
+        page.line(format!(
+            "{}{}",
+            paint(Tone::Strong, &format!("The way on {}", self.machine)),
+            paint(Tone::Warn, simulated)
+        ));
         page.gap();
         match self.cards.as_slice() {
             [] => page.line(format!("  {}", paint(Tone::Faint, "no display or 3D controller on the PCI bus"))),
             cards => {
                 for card in cards {
                     let name = format!("{}  {}", paint(Tone::Strong, &card.bdf), paint(Tone::Plain, &card.name));
-                    page.line(format!("  {name}  {}", paint(Tone::Faint, &format!("[{}]  {}", card.id, crate::gpus::holder(&card.holder)))));
+                    page.line(format!(
+                        "  {name}  {}",
+                        paint(Tone::Faint, &format!("[{}]  {}", card.id, crate::gpus::holder(&card.holder)))
+                    ));
                 }
             }
         }
@@ -225,7 +233,9 @@ impl Report {
                 };
                 (format!("Nothing wrong was seen, but not everything could be looked at{hint}."), Tone::Warn)
             }
-            Overall::Broken if fails == 0 => ("There is no GPU on this machine, so the way does not begin here.".to_owned(), Tone::Bad),
+            Overall::Broken if fails == 0 => {
+                ("There is no GPU on this machine, so the way does not begin here.".to_owned(), Tone::Bad)
+            }
             Overall::Broken | Overall::Warned => {
                 let broken = plural(fails, "broken link", "broken links");
                 let warned = plural(warns, "warning", "warnings");
@@ -234,7 +244,10 @@ impl Report {
                     (_, 0) => broken,
                     _ => format!("{broken}, {warned}"),
                 };
-                (format!("{says}. `thruway plan` shows what thruway would change; `thruway explain ID` says more."), if fails > 0 { Tone::Bad } else { Tone::Warn })
+                (
+                    format!("{says}. `thruway plan` shows what thruway would change; `thruway explain ID` says more."),
+                    if fails > 0 { Tone::Bad } else { Tone::Warn },
+                )
             }
         };
         page.line(paint(tone, &says));

@@ -18,8 +18,13 @@ pub fn explain(global: &Global, id: Option<&str>, markdown: bool) -> anyhow::Res
     };
     let Some(about) = checks.iter().find(|about| about.id.0 == id) else {
         let name = id.rsplit('/').next().unwrap_or(id);
-        let near: Vec<&str> = checks.iter().map(|a| a.id.0).filter(|other| !name.is_empty() && other.contains(name)).collect();
-        let hint = if near.is_empty() { "`thruway explain` lists them".into() } else { format!("did you mean {}?", near.join(", ")) };
+        let near: Vec<&str> =
+            checks.iter().map(|a| a.id.0).filter(|other| !name.is_empty() && other.contains(name)).collect();
+        let hint = if near.is_empty() {
+            "`thruway explain` lists them".into()
+        } else {
+            format!("did you mean {}?", near.join(", "))
+        };
         bail!("there is no check {id}; {hint}");
     };
     if global.json {
@@ -55,13 +60,15 @@ fn list(global: &Global, checks: &[About]) -> anyhow::Result<u8> {
 
 /// docs/checks.md, whole.
 fn pages(checks: &[About]) -> String {
-    let mut text = String::from(
-        "# Every check\n\nMade by `thruway explain --markdown`; a test holds this file to the code.\n",
-    );
+    let mut text =
+        String::from("# Every check\n\nMade by `thruway explain --markdown`; a test holds this file to the code.\n");
     for layer in Layer::ALL {
         text.push_str(&format!("\n## The {layer} floor\n"));
         for about in checks.iter().filter(|about| about.layer == layer) {
-            text.push_str(&format!("\n### {}\n\n{}.\n\n{}\n\nSource: {}\n", about.id, about.title, about.why, about.source));
+            text.push_str(&format!(
+                "\n### {}\n\n{}.\n\n{}\n\nSource: {}\n",
+                about.id, about.title, about.why, about.source
+            ));
         }
     }
     text

@@ -1,5 +1,8 @@
 //! thruway: arguments in, reports out.
-#![allow(clippy::disallowed_methods, reason = "the program reads its own arguments, plans and outputs; machines only through machine")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the program reads its own arguments, plans and outputs; machines only through machine"
+)]
 
 mod change;
 mod cli;

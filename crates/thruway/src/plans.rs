@@ -82,7 +82,9 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         Op::WriteFile { path, content, mode } => file_lines(page, path, content, *mode, machine, verbose),
         Op::RemoveFile { path } => page.whole(4, "", 0, Tone::Code, &format!("remove {path}")),
         Op::Sysfs { path, value, .. } => page.whole(4, "", 0, Tone::Code, &format!("echo {value} > {path}")),
-        Op::Service { unit, verb } => page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb_word(*verb))),
+        Op::Service { unit, verb } => {
+            page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb_word(*verb)))
+        }
         Op::Regenerate(tool) => page.whole(4, "", 0, Tone::Code, &tool.argv().join(" ")),
         Op::Proxmox { vmid, set, delete, .. } => {
             for (key, value) in set {

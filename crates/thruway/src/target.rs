@@ -15,7 +15,10 @@ pub enum Target {
     Root(Root),
     Captured(Memory),
     /// A simulated machine; where it was named by its box, its directory goes with this value.
-    Simulated { root: Root, _made: Option<Scratch> },
+    Simulated {
+        root: Root,
+        _made: Option<Scratch>,
+    },
 }
 
 impl Target {
@@ -65,7 +68,9 @@ impl Target {
     pub fn path(&self) -> anyhow::Result<PathBuf> {
         match self {
             Target::Root(root) | Target::Simulated { root, .. } => Ok(root.path().to_owned()),
-            Target::Captured(_) => bail!("a capture is a recording and cannot be changed; plans can be made from it, not applied"),
+            Target::Captured(_) => {
+                bail!("a capture is a recording and cannot be changed; plans can be made from it, not applied")
+            }
         }
     }
 

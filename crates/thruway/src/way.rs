@@ -60,7 +60,8 @@ impl Way {
     /// that the log says which floors a change was made on; where no floor changes anything, all say what they want.
     pub fn plan(&self, layers: &[Layer], intent: &Intent) -> Plan {
         let layers = Layer::ALL.into_iter().filter(|layer| layers.contains(layer));
-        let plans: Vec<Plan> = layers.map(|layer| on_floor!(self, layer, |floor, facts| floor::plan(facts, intent))).collect();
+        let plans: Vec<Plan> =
+            layers.map(|layer| on_floor!(self, layer, |floor, facts| floor::plan(facts, intent))).collect();
         let idle = plans.iter().all(Plan::is_empty);
         let (working, resting): (Vec<Plan>, Vec<Plan>) = plans.into_iter().partition(|plan| idle || !plan.is_empty());
         let notes = resting.into_iter().flat_map(|plan| plan.notes).collect::<Vec<_>>();

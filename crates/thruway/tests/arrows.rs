@@ -18,7 +18,10 @@ const ROOMS: &[&[&str]] = &[
 ];
 
 fn rank(room: &str) -> usize {
-    ROOMS.iter().position(|floor| floor.contains(&room)).unwrap_or_else(|| panic!("{room} has no place in the house: add it to ROOMS and docs/architecture.md"))
+    ROOMS
+        .iter()
+        .position(|floor| floor.contains(&room))
+        .unwrap_or_else(|| panic!("{room} has no place in the house: add it to ROOMS and docs/architecture.md"))
 }
 
 fn room(package: &str) -> &str {

@@ -36,7 +36,8 @@ fn everything_simulated_says_so() {
         let text = stdout(&thruway(&[&["--sim", "seed-host"], args].concat()));
         assert!(text.contains("simulated"), "{args:?}:\n{text}");
     }
-    let json: serde_json::Value = serde_json::from_str(&stdout(&thruway(&["--sim", "seed-host", "doctor", "--json"]))).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&thruway(&["--sim", "seed-host", "doctor", "--json"]))).expect("JSON");
     assert_eq!(json["simulated"], true);
 }
 
@@ -95,7 +96,8 @@ fn explain_knows_every_check_and_the_page_is_current() {
     ids.dedup();
     assert_eq!(ids.len(), checks.len(), "two checks of one name");
     assert_eq!(thruway(&["explain", "host/no-such-check"]).status.code(), Some(2));
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/checks.md")).expect("docs/checks.md");
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/checks.md")).expect("docs/checks.md");
     let now = stdout(&thruway(&["explain", "--markdown"]));
     assert_eq!(page, now, "docs/checks.md is old: thruway explain --markdown > docs/checks.md");
 }

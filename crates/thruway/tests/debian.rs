@@ -91,11 +91,14 @@ fn plan_apply_undo_with_real_grub_and_initramfs() {
         run(Command::new("cp").arg("-a").arg(card.path().join(dir)).arg(root.join(dir)));
     }
     let kernels = std::fs::read_dir(root.join("lib/modules")).expect("the tree has a kernel");
-    let release = kernels.map(|e| e.expect("an entry").file_name().into_string().expect("a name")).next().expect("a kernel");
+    let release =
+        kernels.map(|e| e.expect("an entry").file_name().into_string().expect("a name")).next().expect("a kernel");
     std::fs::write(root.join("proc/sys/kernel/osrelease"), format!("{release}\n")).expect("its release");
 
     // Generated files as this tree's generators make them before any change.
-    let listing = |root: &Path| run(Command::new("chroot").arg(root).args(["lsinitramfs", &format!("/boot/initrd.img-{release}")]));
+    let listing = |root: &Path| {
+        run(Command::new("chroot").arg(root).args(["lsinitramfs", &format!("/boot/initrd.img-{release}")]))
+    };
     let before = snapshot(&root, &skip);
     let initrd_before = listing(&root);
 
