@@ -130,26 +130,22 @@ impl Journal<'_> {
 
     /// Does what the change expects still hold?
     fn expect(&self, change: &Change) -> Result<(), Error> {
-        let changed = |path: &str| Error::Changed { path: path.to_owned() };
-        match (&change.expects, &change.op) {
+        let broken = match (&change.expects, &change.op) {
             (Before::File(wanted), Op::WriteFile { path, .. } | Op::RemoveFile { path }) => {
-                if self.files.image(path)?.0.digest() != Some(wanted) {
-                    return Err(changed(path));
-                }
+                (self.files.image(path)?.0.digest() != Some(wanted)).then_some(path)
             }
             (Before::NoFile, Op::WriteFile { path, .. }) => {
-                if self.files.image(path)?.0 != Image::Absent {
-                    return Err(changed(path));
-                }
+                (self.files.image(path)?.0 != Image::Absent).then_some(path)
             }
             (Before::Value(wanted), Op::Sysfs { path, .. }) => {
-                if self.files.machine.value(path).get() != Some(wanted) {
-                    return Err(changed(path));
-                }
+                (self.files.machine.value(path).get() != Some(wanted)).then_some(path)
             }
-            _ => {}
+            _ => None,
+        };
+        match broken {
+            Some(path) => Err(Error::Changed { path: path.clone() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The steps of a plan that undo cannot take back.

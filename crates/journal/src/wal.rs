@@ -75,9 +75,8 @@ pub(crate) fn parse(path: &str, bytes: &[u8]) -> Result<(Vec<Entry>, usize), Err
     };
     let mut entries = Vec::new();
     let mut valid = HEADER.len();
-    let mut number = 1;
-    for raw in rest.split_inclusive(|byte| *byte == b'\n') {
-        number += 1;
+    // The header is line 1.
+    for (number, raw) in (2..).zip(rest.split_inclusive(|byte| *byte == b'\n')) {
         match entry(raw) {
             Ok(entry) => entries.push(entry),
             // A torn append has no newline at its end; damage does.
