@@ -1,5 +1,6 @@
 //! The journal over real directories: apply, undo, crashes at every point, other people's edits.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the tests look at the tree from outside")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it does, and fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
