@@ -22,7 +22,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let conf = conf::observe(machine, gpus);
     let initramfs = conf::initramfs(machine, &kernel);
     let usage = usage::observe(machine, gpus);
-    let place = place(machine);
+    let place = place(machine, gpus);
     let texts = texts(machine);
     let mut facts = Facts {
         place,
@@ -42,7 +42,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
 }
 
 /// A hypervisor shows itself to its guests: by CPUID (the `hypervisor` flag) and by the firmware's names.
-fn place(machine: &dyn Machine) -> Place {
+fn place(machine: &dyn Machine, gpus: &Inventory) -> Place {
     const CPUINFO: &str = "/proc/cpuinfo";
     let cpuinfo = machine.text(CPUINFO);
     if let Seen::Is(text) = &cpuinfo {
@@ -66,11 +66,21 @@ fn place(machine: &dyn Machine) -> Place {
             Place::Guest { says: format!("the firmware's vendor is {vendor}"), source: Source::file(VENDOR) }
         }
         Seen::Is(_) => Place::Metal,
+        // NVML knows a pass-through guest by the card itself (nvmlDeviceGetVirtualizationMode).
+        _ if passed_through(gpus) => Place::Guest {
+            says: "NVML says that the card is passed through".into(),
+            source: Source::Answer("NVML".into()),
+        },
         _ => match cpuinfo {
             Seen::Unreadable(reason) => Place::Unknown(format!("{CPUINFO}: {reason}")),
             _ => Place::Unknown(format!("neither {CPUINFO} nor {VENDOR} says whether a hypervisor is below")),
         },
     }
+}
+
+fn passed_through(gpus: &Inventory) -> bool {
+    let modes = gpus.cards.iter().filter_map(|card| card.nvml.as_ref()?.virtualization.get());
+    modes.into_iter().any(|mode| mode == "Pass-Through" || mode == "vGPU")
 }
 
 fn distro(machine: &dyn Machine) -> Distro {

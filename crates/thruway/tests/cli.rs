@@ -178,3 +178,16 @@ fn untimed(line: &str) -> String {
         None => line.to_owned(),
     }
 }
+
+#[test]
+fn a_partial_tree_of_a_guest_says_why_it_has_no_iommu() {
+    let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../gpu/tests/fixtures/h100-guest");
+    let text = stdout(&thruway(&["--from", tree, "doctor"]));
+    assert!(text.contains("itself a guest: its IOMMU belongs to its host"), "{text}");
+    let text = stdout(&thruway(&["--from", tree, "gpus"]));
+    for wanted in
+        ["580.159.04 (open modules)", "/usr/local/nvidia/lib64", "found by ld.so.cache", "NVIDIA H100 80GB HBM3"]
+    {
+        assert!(text.contains(wanted), "no {wanted} in\n{text}");
+    }
+}
