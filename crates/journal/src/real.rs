@@ -49,15 +49,7 @@ impl RealHands {
     }
 
     fn service(&self, unit: &str, verb: ServiceVerb) -> Result<(), HandError> {
-        let word = match verb {
-            ServiceVerb::Enable => "enable",
-            ServiceVerb::Disable => "disable",
-            ServiceVerb::Start => "start",
-            ServiceVerb::Stop => "stop",
-            ServiceVerb::Restart => "restart",
-            ServiceVerb::Reload => "reload",
-            ServiceVerb::DaemonReload => "daemon-reload",
-        };
+        let word = verb.word();
         let mut command = Command::new("systemctl");
         if !self.live() {
             // Enabling is links in the tree; nothing runs there that could be started.

@@ -201,6 +201,21 @@ pub enum ServiceVerb {
     DaemonReload,
 }
 
+impl ServiceVerb {
+    /// The verb as systemctl spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ServiceVerb::Enable => "enable",
+            ServiceVerb::Disable => "disable",
+            ServiceVerb::Start => "start",
+            ServiceVerb::Stop => "stop",
+            ServiceVerb::Restart => "restart",
+            ServiceVerb::Reload => "reload",
+            ServiceVerb::DaemonReload => "daemon-reload",
+        }
+    }
+}
+
 /// The generators that we run. The command line of each stands in `Tool::argv`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -13,7 +13,7 @@ use crate::paint::{Page, Tone, paint};
 use crate::plans;
 use crate::target::Target;
 use crate::way::Way;
-use crate::{DONE, FOUND, say, warn};
+use crate::{BLIND, DONE, FOUND, say, warn};
 
 /// The wish as the floors take it.
 pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
@@ -189,6 +189,7 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
     let way = Way::observe(target.machine());
     let mut page = Page::new();
     let mut all = Vec::new();
+    let mut states = Vec::new();
     for transaction in standing(&log, layers) {
         let its: Vec<Layer> = transaction.plan.layers.iter().filter(|layer| layers.contains(layer)).copied().collect();
         let outcomes = way.verify(&its, &transaction.plan.asked);
@@ -198,6 +199,7 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
             page.hang(2, "", 0, Tone::Faint, intent);
         }
         plans::outcome_lines(&mut page, &outcomes);
+        states.extend(outcomes.iter().map(|outcome| outcome.state.clone()));
         all.push(serde_json::json!({ "change": transaction.number, "outcomes": outcomes }));
     }
     let drift = journal::drift(root, &log)?;
@@ -223,11 +225,10 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
     } else {
         say(&page.text())?;
     }
-    let states = || standing(&log, layers).flat_map(|t| way.verify(&t.plan.layers, &t.plan.asked)).map(|o| o.state);
-    if states().any(|state| matches!(state, OutcomeState::Failed(_))) {
+    if states.iter().any(|state| matches!(state, OutcomeState::Failed(_))) {
         return Ok(FOUND);
     }
-    Ok(if states().any(|state| matches!(state, OutcomeState::Unknown(_))) { 2 } else { DONE })
+    Ok(if states.iter().any(|state| matches!(state, OutcomeState::Unknown(_))) { BLIND } else { DONE })
 }
 
 pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {

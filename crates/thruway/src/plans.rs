@@ -1,7 +1,7 @@
 //! Plans on paper: each change as a diff with its reason, risk, moment and way back.
 
 use machine::Machine;
-use model::{Change, Content, Effective, KubeVerb, Layer, Op, Outcome, OutcomeState, Plan, Risk, ServiceVerb, Undo};
+use model::{Change, Content, Effective, KubeVerb, Layer, Op, Outcome, OutcomeState, Plan, Risk, Undo};
 use similar::TextDiff;
 
 use crate::paint::{Page, Tone, paint, plural};
@@ -82,9 +82,7 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         Op::WriteFile { path, content, mode } => file_lines(page, path, content, *mode, machine, verbose),
         Op::RemoveFile { path } => page.whole(4, "", 0, Tone::Code, &format!("remove {path}")),
         Op::Sysfs { path, value, .. } => page.whole(4, "", 0, Tone::Code, &format!("echo {value} > {path}")),
-        Op::Service { unit, verb } => {
-            page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb_word(*verb)))
-        }
+        Op::Service { unit, verb } => page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb.word())),
         Op::Regenerate(tool) => page.whole(4, "", 0, Tone::Code, &tool.argv().join(" ")),
         Op::Proxmox { vmid, set, delete, .. } => {
             for (key, value) in set {
@@ -155,18 +153,6 @@ fn risk_words(risk: &Risk) -> String {
         Risk::Outage(what) => format!("outage: {what}"),
         Risk::Security(what) => format!("security: {what}"),
         Risk::DataLoss(what) => format!("data loss: {what}"),
-    }
-}
-
-fn verb_word(verb: ServiceVerb) -> &'static str {
-    match verb {
-        ServiceVerb::Enable => "enable",
-        ServiceVerb::Disable => "disable",
-        ServiceVerb::Start => "start",
-        ServiceVerb::Stop => "stop",
-        ServiceVerb::Restart => "restart",
-        ServiceVerb::Reload => "reload",
-        ServiceVerb::DaemonReload => "daemon-reload",
     }
 }
 
