@@ -8,6 +8,7 @@ mod answers;
 pub mod boxes;
 mod cluster;
 mod hands;
+pub mod lab;
 mod lay;
 mod pci;
 pub mod physics;

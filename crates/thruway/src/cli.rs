@@ -103,6 +103,8 @@ pub enum Command {
     },
     /// Watch the whole way on simulated machines: no root, no hardware
     Demo(DemoArgs),
+    /// Boot a QEMU machine with a fake NVIDIA card, and run this thruway in it: no hardware, no KVM, no root
+    Lab(LabArgs),
     /// The host floor: IOMMU, VFIO, boot loader
     Host {
         #[command(subcommand)]
@@ -243,4 +245,14 @@ pub struct DemoArgs {
     /// Lay a simulated machine out as a tree in an empty directory, for --root
     #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
     pub build: Option<Vec<String>>,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct LabArgs {
+    /// Keep the downloaded packages here; without it, thruway/lab in the user's cache
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Give up when the machine has run so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub limit: u64,
 }

@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod gpus;
+mod lab;
 mod paint;
 mod plans;
 mod record;
@@ -74,6 +75,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
         Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
         Command::Demo(args) => demo::demo(global, &args),
+        Command::Lab(args) => lab::lab(global, &args),
         Command::Host { verb } => floor(global, Layer::Host, verb),
         Command::Vm { verb } => floor(global, Layer::Vm, verb),
         Command::Guest { verb } => floor(global, Layer::Guest, verb),

@@ -1,0 +1,181 @@
+//! The lab: stock QEMU boots a Debian kernel in which the real thruway runs against a fake NVIDIA card. The card is
+//! served by this very process over QEMU's multi-process proxy, so no hardware, no KVM and no root is needed.
+//!
+//! Everything shown of it is simulated: what the kernel does (IOMMU groups, vfio-pci, sysfs) is real, the machine is
+//! QEMU's and the card is ours.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the lab builds a machine out of the host's programs and files; it looks at no machine and changes none, \
+              and writes only below its temporary directory and its cache"
+)]
+
+mod card;
+mod cpio;
+mod image;
+mod parts;
+mod qemu;
+mod serial;
+mod wire;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+pub use serial::{Line, STEPS, Step};
+
+/// Version of the report's JSON.
+const SCHEMA: u32 = 1;
+
+/// What the lab is made of and how long it may take.
+pub struct Options {
+    /// The program that runs in the guest: a dynamically linked thruway of this machine.
+    pub thruway: PathBuf,
+    /// Where downloaded packages are kept from one run to the next.
+    pub cache: PathBuf,
+    /// From QEMU's start to its end.
+    pub limit: Duration,
+    /// Set from outside (a signal) to end the lab early.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// What happens, told while it happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Preparation, in words.
+    Preparing(String),
+    /// QEMU starts.
+    Booting { kernel: String, qemu: String },
+    /// A line that a command in the guest printed. Untrusted text.
+    Said(String),
+    /// A step is done.
+    Step(Step),
+}
+
+/// How the machine's run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// The guest said its last line.
+    Finished,
+    /// QEMU ended before that.
+    Early,
+    TimeLimit,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub schema: u32,
+    /// Always true: a machine of QEMU's, a card of ours.
+    pub simulated: bool,
+    /// The guest kernel's release.
+    pub kernel: String,
+    /// The first line of `qemu-system-x86_64 --version`.
+    pub qemu: String,
+    /// From QEMU's start to its end.
+    pub seconds: f64,
+    pub ended: Ended,
+    /// In the order they were done.
+    pub steps: Vec<Step>,
+    /// Ids of steps that the guest never came to.
+    pub not_reached: Vec<&'static str>,
+    /// The last lines of console and QEMU, where the run did not finish. Untrusted text.
+    pub last_words: Vec<String>,
+}
+
+impl Report {
+    /// 0 every step is well, 1 one is not or was never reached, 2 the kernel did not even boot.
+    pub fn status(&self) -> u8 {
+        if self.steps.is_empty() {
+            2
+        } else {
+            u8::from(self.ended != Ended::Finished || !self.not_reached.is_empty() || self.steps.iter().any(|s| !s.ok))
+        }
+    }
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    #[error(
+        "the lab needs {what}, which is not here: install it with `apt-get install --no-install-recommends {package}`"
+    )]
+    Missing { what: String, package: &'static str },
+    #[error("{command} failed: {why}")]
+    Tool { command: String, why: String },
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("{0}")]
+    Unfit(String),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl LabError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> LabError {
+        move |source| LabError::Io { what: what.into(), source }
+    }
+}
+
+/// Prepares, boots and watches the lab. Leaves nothing behind but the cache.
+pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabError> {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Err(LabError::Unfit(
+            "the lab's guest is an x86_64 Linux and runs this very program: it needs one".into(),
+        ));
+    }
+    let qemu = qemu::version()?;
+    let dir = tempfile::Builder::new().prefix("thruway-lab-").tempdir().map_err(LabError::io("temporary directory"))?;
+    let kernel = parts::kernel(&options.cache, tell)?;
+    let busybox = parts::busybox(&options.cache, tell)?;
+    tell(Event::Preparing("packing the initramfs".into()));
+    let initramfs = dir.path().join("initramfs.cpio");
+    let archive = image::build(&kernel, &busybox, &options.thruway)?;
+    std::fs::write(&initramfs, archive).map_err(LabError::io(initramfs.display().to_string()))?;
+    // A download may have taken a while.
+    if options.interrupted.load(Ordering::Relaxed) {
+        return Err(LabError::Interrupted);
+    }
+    tell(Event::Booting { kernel: kernel.release.clone(), qemu: qemu.clone() });
+    let began = Instant::now();
+    let mut machine = qemu::Machine::start(&kernel.image, &initramfs)?;
+    let mut steps = Vec::new();
+    let ended = loop {
+        if options.interrupted.load(Ordering::Relaxed) {
+            return Err(LabError::Interrupted);
+        }
+        if began.elapsed() >= options.limit {
+            break Ended::TimeLimit;
+        }
+        match machine.line(Duration::from_millis(100)) {
+            qemu::Heard::Line(line) => match serial::parse(&line) {
+                Line::Step(step) => {
+                    tell(Event::Step(step.clone()));
+                    steps.push(step);
+                }
+                Line::Said(text) => tell(Event::Said(text)),
+                Line::End => break Ended::Finished,
+                Line::Console(_) => {}
+            },
+            qemu::Heard::Nothing => {}
+            qemu::Heard::End => break Ended::Early,
+        }
+    };
+    let last_words = machine.stop();
+    let reached = |id: &&str| !steps.iter().any(|step: &Step| step.id == *id);
+    Ok(Report {
+        schema: SCHEMA,
+        simulated: true,
+        kernel: kernel.release,
+        qemu,
+        seconds: (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        ended,
+        not_reached: STEPS.iter().map(|(id, _)| *id).filter(reached).collect(),
+        steps,
+        last_words: if ended == Ended::Finished { Vec::new() } else { last_words },
+    })
+}

@@ -1,0 +1,181 @@
+//! The lab's machine: QEMU in a process group of its own, its console, and the threads that are its card.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::LabError;
+use super::card::{Function, GT1030, GT1030_AUDIO, Model};
+use super::parts;
+use super::wire::{Message, WireError, answer};
+
+const QEMU: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+/// A longer line of the console is cut: the guest must not fill our memory.
+const LONGEST_LINE: u64 = 4096;
+/// How much of what was said last is kept.
+const KEPT: usize = 20;
+
+/// The first line of QEMU's version.
+pub fn version() -> Result<String, LabError> {
+    let said = parts::run(Command::new(QEMU).arg("--version"), PACKAGE)?;
+    Ok(said.lines().next().unwrap_or_default().to_owned())
+}
+
+/// What came from the console.
+pub enum Heard {
+    Line(String),
+    /// Nothing in the time given.
+    Nothing,
+    /// QEMU closed its console: it has ended.
+    End,
+}
+
+/// A running QEMU. Dropping it kills its process group, whatever the reason.
+pub struct Machine {
+    child: Child,
+    console: Receiver<String>,
+    errors: Receiver<String>,
+    card: Vec<JoinHandle<Result<(), WireError>>>,
+    last: Vec<String>,
+}
+
+impl Machine {
+    /// Starts QEMU with the fake card's two functions in one slot.
+    pub fn start(kernel: &Path, initramfs: &Path) -> Result<Machine, LabError> {
+        let mut card = Vec::new();
+        let mut ends = Vec::new();
+        for model in [GT1030, GT1030_AUDIO] {
+            let (ours, theirs) = UnixStream::pair().map_err(LabError::io("socket pair"))?;
+            // QEMU inherits its end and is told the number.
+            rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).map_err(|e| LabError::io("socket pair")(e.into()))?;
+            ends.push(theirs);
+            card.push(std::thread::spawn(move || serve(ours, model)));
+        }
+        let mut command = Command::new(QEMU);
+        command
+            .args(["-accel", "tcg", "-smp", "1", "-m", "1G"])
+            // The proxy hands the guest's memory on as descriptors, so it must be a memfd.
+            .args(["-object", "memory-backend-memfd,id=ram0,size=1G,share=on"])
+            .args(["-M", "q35,kernel-irqchip=split,memory-backend=ram0"])
+            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"])
+            .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
+            .args(["-device", "pcie-root-port,id=rp1,slot=1"]);
+        for (number, end) in ends.iter().enumerate() {
+            let multi = if number == 0 { ",multifunction=on" } else { "" };
+            let fd = end.as_raw_fd();
+            command.arg("-device").arg(format!("x-pci-proxy-dev,bus=rp1,addr=0.{number}{multi},fd={fd}"));
+        }
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+        command.args(["-append", "console=ttyS0 intel_iommu=on panic=-1 quiet"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => LabError::Missing { what: QEMU.into(), package: PACKAGE },
+            _ => LabError::Io { what: QEMU.into(), source },
+        })?;
+        // With our copies closed, the card's threads see the end of the stream when QEMU ends.
+        drop(ends);
+        let console = child.stdout.take().map(listen);
+        let errors = child.stderr.take().map(listen);
+        let nothing = || channel().1;
+        Ok(Machine {
+            child,
+            console: console.unwrap_or_else(nothing),
+            errors: errors.unwrap_or_else(nothing),
+            card,
+            last: Vec::new(),
+        })
+    }
+
+    /// The next line of the console.
+    pub fn line(&mut self, patience: Duration) -> Heard {
+        match self.console.recv_timeout(patience) {
+            Ok(line) => {
+                if self.last.len() >= KEPT {
+                    self.last.remove(0);
+                }
+                self.last.push(line.clone());
+                Heard::Line(line)
+            }
+            Err(RecvTimeoutError::Timeout) => Heard::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Heard::End,
+        }
+    }
+
+    /// Ends QEMU and gives the last lines of the console, what QEMU said, and what went wrong with the card.
+    pub fn stop(mut self) -> Vec<String> {
+        self.kill();
+        let mut last = std::mem::take(&mut self.last);
+        last.extend(self.errors.iter().take(KEPT).map(|line| format!("QEMU: {line}")));
+        for function in self.card.drain(..) {
+            match function.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => last.push(format!("the fake card: {error}")),
+                Err(_) => last.push("the fake card: its thread panicked".into()),
+            }
+        }
+        last
+    }
+
+    fn kill(&mut self) {
+        // Only a child that was not waited for still owns its number.
+        if let Ok(None) = self.child.try_wait() {
+            if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Reads lines to the end, in a thread of its own.
+fn listen(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (lines, heard) = channel();
+    std::thread::spawn(move || read_lines(from, &lines));
+    heard
+}
+
+fn read_lines(from: impl Read, lines: &Sender<String>) {
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = Vec::new();
+        match from.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+        if lines.send(text).is_err() {
+            return;
+        }
+    }
+}
+
+/// One function of the card: answers until QEMU ends.
+fn serve(mut stream: UnixStream, model: Model) -> Result<(), WireError> {
+    let mut function = Function::new(model);
+    while let Some(message) = Message::read(&mut stream)? {
+        let value = function.handle(&message);
+        if message.wants_answer()
+            && let Err(error) = stream.write_all(&answer(value))
+        {
+            // QEMU ended between question and answer.
+            return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+        }
+    }
+    Ok(())
+}
