@@ -88,7 +88,9 @@ give "$audio"
 judge bind-audio "$audio: driver $(driver "$audio")" [ "$(driver "$audio")" = vfio-pci ]
 judge node "$(ls -l "/dev/vfio/$group" 2>&1)" [ -c "/dev/vfio/$group" ]
 look bound
-judge seen-vfio "thruway gpus: exit status $status" grep -q 'driver  *vfio-pci' /bound
+# Line by line: the audio function stands in a line "with" of its own.
+says_vfio() { grep -q '^ *driver  *vfio-pci' /bound && grep -q 'with .*driver vfio-pci' /bound; }
+judge seen-vfio "thruway gpus: exit status $status" says_vfio
 
 take_back "$gpu"
 read -r override <"$pci/$gpu/driver_override"
