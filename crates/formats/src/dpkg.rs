@@ -20,6 +20,12 @@ impl Package {
     }
 }
 
+/// The version of this package, where it is installed.
+pub fn installed(text: &str, name: &str) -> Option<String> {
+    let found = packages(text, |package| package == name);
+    found.into_iter().find(Package::installed).map(|package| package.version)
+}
+
 /// The stanzas whose package name is wanted. Anything that is no stanza is passed by: dpkg itself owns the format.
 pub fn packages(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<Package> {
     let mut all = Vec::new();

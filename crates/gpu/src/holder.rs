@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use machine::{Machine, MachineExt as _};
+use machine::{KubeList, Machine, MachineExt as _, Question};
 use model::{Bdf, Seen};
 
 use crate::cgroup::{self, Owner};
@@ -144,26 +144,22 @@ fn owners(machine: &dyn Machine, processes: &Processes<'_>, pids: &BTreeSet<u32>
     }
 }
 
-/// Names for ids, from files that need no engine: read once, when first asked.
+/// Names for ids, from files that need no engine, then from the cluster: looked up once, when first asked.
 #[derive(Default)]
 struct Names {
-    pods: Option<BTreeMap<String, String>>,
+    logs: Option<BTreeMap<String, String>>,
+    cluster: Option<BTreeMap<String, String>>,
     podman: Option<BTreeMap<String, String>>,
 }
 
 impl Names {
-    /// The kubelet names a pod's log directory `NAMESPACE_POD_UID`.
     fn pod(&mut self, machine: &dyn Machine, uid: &str) -> String {
-        let pods = self.pods.get_or_insert_with(|| {
-            let dirs = machine.names("/var/log/pods");
-            let parts = dirs.iter().filter_map(|dir| {
-                let (namespace, rest) = dir.split_once('_')?;
-                let (pod, uid) = rest.rsplit_once('_')?;
-                Some((uid.to_owned(), format!("{namespace}/{pod}")))
-            });
-            parts.collect()
-        });
-        pods.get(uid).cloned().unwrap_or_else(|| format!("with UID {uid}"))
+        let logs = self.logs.get_or_insert_with(|| logged_pods(machine));
+        if let Some(name) = logs.get(uid) {
+            return name.clone();
+        }
+        let cluster = self.cluster.get_or_insert_with(|| cluster_pods(machine));
+        cluster.get(uid).cloned().unwrap_or_else(|| format!("with UID {uid}"))
     }
 
     fn container(&mut self, machine: &dyn Machine, id: &str) -> String {
@@ -191,6 +187,32 @@ impl Names {
         });
         known.get(id).cloned()
     }
+}
+
+/// The kubelet names a pod's log directory `NAMESPACE_POD_UID`.
+fn logged_pods(machine: &dyn Machine) -> BTreeMap<String, String> {
+    let dirs = machine.names("/var/log/pods");
+    let parts = dirs.iter().filter_map(|dir| {
+        let (namespace, rest) = dir.split_once('_')?;
+        let (pod, uid) = rest.rsplit_once('_')?;
+        Some((uid.to_owned(), format!("{namespace}/{pod}")))
+    });
+    parts.collect()
+}
+
+/// By the API server. A static pod's cgroup has the hash of its manifest for a UID, which its mirror pod carries as
+/// annotation `kubernetes.io/config.hash`.
+fn cluster_pods(machine: &dyn Machine) -> BTreeMap<String, String> {
+    let mut pods = BTreeMap::new();
+    let Seen::Is(answer) = machine.ask(&Question::Kube(KubeList::Pods)) else { return pods };
+    let list = answer.json().and_then(|list| list.get("items")?.as_array());
+    for meta in list.into_iter().flatten().filter_map(|item| item.get("metadata")) {
+        let text = |pointer: &str| meta.pointer(pointer).and_then(serde_json::Value::as_str);
+        let (Some(namespace), Some(name)) = (text("/namespace"), text("/name")) else { continue };
+        let uids = [text("/uid"), text("/annotations/kubernetes.io~1config.hash")];
+        pods.extend(uids.into_iter().flatten().map(|uid| (uid.to_owned(), format!("{namespace}/{name}"))));
+    }
+    pods
 }
 
 /// True where an argument of a VMM's command line gives it this function: `vfio-pci,host=0000:26:00.0`, libvirt's

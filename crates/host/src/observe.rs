@@ -112,16 +112,8 @@ fn distro(machine: &dyn Machine) -> Distro {
 
 /// The version of an installed Debian package.
 fn installed(machine: &dyn Machine, package: &str) -> Seen<String> {
-    machine.text("/var/lib/dpkg/status").and_then(|text| {
-        let wanted = format!("Package: {package}");
-        let mut lines = text.lines().skip_while(|line| *line != wanted).take_while(|line| !line.is_empty());
-        let stanza: Vec<&str> = lines.by_ref().collect();
-        if !stanza.iter().any(|line| line.starts_with("Status:") && line.ends_with(" installed")) {
-            return Seen::Absent;
-        }
-        let version = stanza.iter().find_map(|line| line.strip_prefix("Version: "));
-        Seen::Is(version.unwrap_or_default().to_owned())
-    })
+    let status = machine.text("/var/lib/dpkg/status");
+    status.and_then(|text| Seen::from(formats::dpkg::installed(&text, package)))
 }
 
 fn kernel(machine: &dyn Machine) -> Kernel {

@@ -108,6 +108,34 @@ fn hex_addresses_of_proc_net_go_with_their_dotted_form() {
 }
 
 #[test]
+fn versions_of_packages_stay() {
+    let mut memory = Memory::new("m");
+    let status = "Package: libcublas-13-0\nMaintainer: Jo Doe <jo@corp.example.org>\nVersion: 13.1.0.3-1\n\
+                  Depends: libcusparse-13-0 (>= 12.6.3.3), zlib1g (>= 1:1.2.3.4), x (<< 10.0.0.11)\n";
+    memory.insert_file("/var/lib/dpkg/status", status.as_bytes());
+    let done = redact(&memory).text("/var/lib/dpkg/status");
+    assert_eq!(done, Seen::Is(status.replace("jo@corp.example.org", "user-1@example.invalid")));
+}
+
+#[test]
+fn who_built_the_kernel_and_where_goes() {
+    let version = |who: &str| format!("Linux version 6.18.44-media ({who}) (gcc (GCC) 15.3.0) #1 SMP\n");
+    for (before, after) in [
+        ("zoe@mufti-4", "user-1@host-1"),
+        ("root@attic", "root@host-1"),
+        ("build@proxmox", "build@proxmox"),
+        ("user-3@host-2", "user-3@host-2"),
+        ("debian-kernel@lists.debian.org", "user-1@example.invalid"),
+    ] {
+        let mut memory = Memory::new("m");
+        memory.insert_file("/proc/version", version(before).as_bytes());
+        let once = redact(&memory);
+        assert_eq!(once.text("/proc/version"), Seen::Is(version(after)));
+        assert_eq!(redact(&once), once);
+    }
+}
+
+#[test]
 fn names_in_lists_and_paths_become_the_same() {
     let mut memory = Memory::new("m");
     let dir = machine::Node {

@@ -1,4 +1,4 @@
-use machine::{FileKind, Memory, Node, NodeKind, Stat};
+use machine::{Answer, FileKind, KubeList, Memory, Node, NodeKind, Question, Stat};
 use proptest::prelude::*;
 
 use super::*;
@@ -222,6 +222,25 @@ fn names_pods_containers_and_processes() {
     process(&mut memory, 1720, &["ffmpeg"], &["/dev/nvidia0"], &format!("/kubepods/burstable/pod{uid}/{id}"));
     memory.insert_file(&format!("/var/log/pods/media_jellyfin-0_{uid}/x"), b"");
     assert_eq!(observe(&memory).cards[0].holder, Holder::Pods(vec!["media/jellyfin-0".into()]));
+}
+
+/// Where the kubelet keeps its logs elsewhere, the API server knows a pod by its UID, or by its manifest's hash.
+#[test]
+fn names_pods_by_the_cluster() {
+    let (uid, hash) = ("8f1e5a2c-1111-4222-8333-444455556666", "0123456789abcdef0123456789abcdef");
+    for (uid, name) in [(uid, "media/jellyfin-0"), (hash, "kube-system/static-n1")] {
+        let mut memory = seed(Some("nvidia"));
+        let cgroup = format!("/kubepods/burstable/pod{uid}/{}", "ab".repeat(32));
+        process(&mut memory, 1720, &["ffmpeg"], &["/dev/nvidia0"], &cgroup);
+        assert_eq!(observe(&memory).cards[0].holder, Holder::Pods(vec![format!("with UID {uid}")]));
+        let pods = serde_json::json!({"kind": "PodList", "items": [
+            {"metadata": {"namespace": "media", "name": "jellyfin-0", "uid": "8f1e5a2c-1111-4222-8333-444455556666"}},
+            {"metadata": {"namespace": "kube-system", "name": "static-n1", "uid": "00000000-1111-4222-8333-444455556666",
+                "annotations": {"kubernetes.io/config.hash": hash}}},
+        ]});
+        memory.insert_answer(Question::Kube(KubeList::Pods), Seen::Is(Answer::Json(pods)));
+        assert_eq!(observe(&memory).cards[0].holder, Holder::Pods(vec![name.into()]));
+    }
 }
 
 #[test]

@@ -20,6 +20,16 @@ enum Kind {
     Serial,
 }
 
+/// What kind of numbers a text holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Text,
+    /// /proc/net and its like: addresses as hexadecimal words.
+    Net,
+    /// A package database: four numbers with dots are a version, of the package or of one that it needs.
+    Packages,
+}
+
 /// What was replaced so far, so that the same secret gets the same pseudonym.
 pub struct Redactor {
     /// By first byte, longest first.
@@ -53,7 +63,7 @@ impl Redactor {
     }
 
     pub(super) fn text(&mut self, text: &str) -> String {
-        String::from_utf8_lossy(&self.scan(text.as_bytes(), false)).into_owned()
+        String::from_utf8_lossy(&self.scan(text.as_bytes(), Place::Text)).into_owned()
     }
 
     /// A file's bytes. A binary file keeps its length and layout.
@@ -69,7 +79,30 @@ impl Redactor {
         if binary {
             return self.binary(bytes);
         }
-        self.scan(bytes, path.starts_with("/proc/") && path.contains("/net/"))
+        match path {
+            "/proc/version" => self.kernel_build(bytes),
+            "/var/lib/dpkg/status" => self.scan(bytes, Place::Packages),
+            _ if path.starts_with("/proc/") && path.contains("/net/") => self.scan(bytes, Place::Net),
+            _ => self.scan(bytes, Place::Text),
+        }
+    }
+
+    /// `Linux version RELEASE (user@host) …`: who built the kernel, and where (init/version.c, `LINUX_COMPILE_BY`).
+    fn kernel_build(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let who = find(bytes, b" (").and_then(|at| {
+            let inside = run(&bytes[at + 2..], |b| b != b')' && b != b'\n');
+            let (user, host) = utf8(inside)?.split_once('@')?;
+            Some((at + 2, inside.len(), user, host))
+        });
+        let plain = |name: &str| name.is_empty() || learn::is_common(name) || learn::is_own(name);
+        let Some((at, length, user, host)) = who.filter(|(_, _, _, host)| !plain(host) && !host.contains('.')) else {
+            return self.scan(bytes, Place::Text);
+        };
+        let user = self.home(user);
+        let host = self.name(&host.to_ascii_lowercase(), Name::Host);
+        let (before, after) = (&bytes[..at], &bytes[at + length..]);
+        let (before, after) = (self.scan(before, Place::Text), self.scan(after, Place::Text));
+        [&before[..], user.as_bytes(), b"@", host.as_bytes(), &after[..]].concat()
     }
 
     /// The printable runs, each filled up or cut to its old length.
@@ -81,7 +114,7 @@ impl Redactor {
                 out.extend_from_slice(run);
                 continue;
             }
-            let mut new = self.scan(run, false);
+            let mut new = self.scan(run, Place::Text);
             new.resize(run.len(), b'_');
             out.extend_from_slice(&new);
         }
@@ -150,11 +183,11 @@ impl Redactor {
         }
     }
 
-    pub(super) fn scan(&mut self, text: &[u8], net: bool) -> Vec<u8> {
+    pub(super) fn scan(&mut self, text: &[u8], place: Place) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len() + 16);
         let mut at = 0;
         while let Some(byte) = text.get(at) {
-            match self.here(text, at, net) {
+            match self.here(text, at, place) {
                 Some((length, new)) if length > 0 => {
                     out.extend_from_slice(&new);
                     at += length;
@@ -169,7 +202,7 @@ impl Redactor {
     }
 
     /// What begins here, how long it is, and what stands for it.
-    fn here(&mut self, text: &[u8], at: usize, net: bool) -> Option<(usize, Vec<u8>)> {
+    fn here(&mut self, text: &[u8], at: usize, place: Place) -> Option<(usize, Vec<u8>)> {
         let rest = text.get(at..)?;
         let before = at.checked_sub(1).and_then(|at| text.get(at)).copied();
         match rest.first()? {
@@ -241,11 +274,11 @@ impl Redactor {
         if !rest.first()?.is_ascii_hexdigit() && rest.first() != Some(&b':') {
             return None;
         }
-        self.number_like(text, at, net)
+        self.number_like(text, at, place)
     }
 
     /// UUIDs, MACs and addresses.
-    fn number_like(&mut self, text: &[u8], at: usize, net: bool) -> Option<(usize, Vec<u8>)> {
+    fn number_like(&mut self, text: &[u8], at: usize, place: Place) -> Option<(usize, Vec<u8>)> {
         let rest = text.get(at..)?;
         let ends = |length: usize| rest.get(length).is_none_or(|b| !b.is_ascii_alphanumeric());
         if let Some((length, dashes)) = ids::uuid_at(rest)
@@ -266,10 +299,11 @@ impl Redactor {
             let hex: String = utf8(&rest[..length])?.chars().filter(|c| *c != separator).collect();
             return Some((length, self.mac(&hex, Some(separator)).into_bytes()));
         }
-        if net {
-            return self.net_hex(rest).or_else(|| self.address(text, at));
+        match place {
+            Place::Text => self.address(text, at),
+            Place::Net => self.net_hex(rest).or_else(|| self.address(text, at)),
+            Place::Packages => None,
         }
-        self.address(text, at)
     }
 
     fn address(&mut self, text: &[u8], at: usize) -> Option<(usize, Vec<u8>)> {

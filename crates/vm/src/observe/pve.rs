@@ -43,14 +43,8 @@ pub fn observe(machine: &dyn Machine) -> Seen<Pve> {
 
 /// pve-manager's version, from dpkg's own list.
 fn version(machine: &dyn Machine) -> Seen<String> {
-    machine.text("/var/lib/dpkg/status").and_then(|status| {
-        let mut packages = status.split("\n\n");
-        let package = packages.find(|text| text.trim_start().lines().next() == Some("Package: pve-manager"));
-        let version = package.filter(|text| text.contains(" installed")).and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("Version: ")).map(|version| version.trim().to_owned())
-        });
-        Seen::from(version)
-    })
+    let status = machine.text("/var/lib/dpkg/status");
+    status.and_then(|text| Seen::from(formats::dpkg::installed(&text, "pve-manager")))
 }
 
 fn backups(machine: &dyn Machine) -> Vec<(String, u32, Option<Vec<u32>>)> {
