@@ -191,3 +191,14 @@ fn a_partial_tree_of_a_guest_says_why_it_has_no_iommu() {
         assert!(text.contains(wanted), "no {wanted} in\n{text}");
     }
 }
+
+/// The recording of a real H100 guest, as `thruway capture` wrote it there.
+#[test]
+fn a_capture_of_a_live_guest_is_well() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../gpu/tests/fixtures/h100-live/capture.tar.zst");
+    let output = thruway(&["--from", file, "doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = stdout(&output).replace(file, "FILE");
+    insta::assert_snapshot!("live_h100_doctor", text);
+    assert!(stdout(&thruway(&["--from", file, "container", "plan"])).contains("Nothing to change."));
+}

@@ -1,5 +1,6 @@
 //! modprobe's settings that speak of nouveau or give cards to vfio-pci, and what makes the initramfs.
 
+use formats::modprobe::{Directive, Modprobe};
 use machine::{Machine, MachineExt};
 use model::{Reason, Seen, Source, Tool};
 use serde::Serialize;
@@ -52,51 +53,31 @@ fn file(machine: &dyn Machine, path: &str, conf: &mut Conf) {
             return;
         }
     };
-    for (number, line) in joined(&text) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (Some(verb), Some(module)) = (words.first(), words.get(1)) else { continue };
-        let module = module.replace('-', "_");
-        let rest = words.get(2..).unwrap_or_default();
-        if module == "nouveau" && keeps_away(verb, rest) {
-            conf.nouveau_off.push(Line { source: Source::line(path, number), text: line.trim().to_owned() });
-        }
-        if module == "vfio_pci" && *verb == "options" {
-            let ids = rest.iter().filter_map(|word| word.strip_prefix("ids=")).flat_map(|ids| ids.split(','));
-            // An entry may go on with subsystem and class: vendor:device is the front of it.
-            conf.vfio_ids.extend(ids.map(|id| id.splitn(3, ':').take(2).collect::<Vec<_>>().join(":").to_lowercase()));
+    for line in Modprobe::parse(&text).lines() {
+        let mut keep = |module: &str, text: String| {
+            if module == "nouveau" {
+                conf.nouveau_off.push(Line { source: Source::line(path, line.line), text });
+            }
+        };
+        match &line.what {
+            Directive::Blacklist { module } => keep(module, format!("blacklist {module}")),
+            Directive::Install { module, command } if loads_nothing(command) => {
+                keep(module, format!("install {module} {command}"));
+            }
+            Directive::Options { module, options } if module.replace('-', "_") == "vfio_pci" => {
+                let ids = options.iter().filter_map(|word| word.strip_prefix("ids=")).flat_map(|ids| ids.split(','));
+                // An entry may go on with subsystem and class: vendor:device is the front of it.
+                let fronts = ids.map(|id| id.splitn(3, ':').take(2).collect::<Vec<_>>().join(":").to_lowercase());
+                conf.vfio_ids.extend(fronts);
+            }
+            // Options alone do not keep nouveau away: the module still takes the card.
+            _ => {}
         }
     }
 }
 
-/// Whether nouveau does not come by itself after this line. Options alone do not: the module still takes the card.
-fn keeps_away(verb: &str, rest: &[&str]) -> bool {
-    match verb {
-        "blacklist" => true,
-        "install" => rest.first().is_some_and(|program| program.ends_with("/false") || program.ends_with("/true")),
-        _ => false,
-    }
-}
-
-/// Lines with their continuations, comments left out, each with the number of its first line.
-fn joined(text: &str) -> Vec<(u32, String)> {
-    let mut all = Vec::new();
-    let mut open: Option<(u32, String)> = None;
-    for (number, line) in (1u32..).zip(text.lines()) {
-        let (first, mut whole) = open.take().unwrap_or((number, String::new()));
-        match line.strip_suffix('\\') {
-            Some(front) => {
-                whole.push_str(front);
-                open = Some((first, whole));
-            }
-            None => {
-                whole.push_str(line);
-                all.push((first, whole));
-            }
-        }
-    }
-    all.extend(open);
-    all.retain(|(_, line)| !line.trim_start().starts_with('#'));
-    all
+fn loads_nothing(command: &str) -> bool {
+    command.split_whitespace().next().is_some_and(|program| program.ends_with("/false") || program.ends_with("/true"))
 }
 
 /// Tokens of the running kernel's command line that keep nouveau away.
@@ -143,11 +124,13 @@ mod tests {
             "/etc/modprobe.d/a.conf",
             b"# blacklist nouveau\nblacklist \\\n nouveau\noptions nouveau modeset=0\n",
         );
+        machine
+            .insert_file("/lib/modprobe.d/b.conf", b"install nouveau /bin/false # gone\ninstall nouveau modprobe x\n");
         machine.insert_file("/lib/modprobe.d/a.conf", b"install nouveau /bin/false\n");
         machine.insert_file("/etc/modprobe.d/vfio.conf", b"options vfio-pci ids=10DE:1d01,10de:0fb8 disable_vga=1\n");
         let conf = read(&machine);
         let lines: Vec<String> = conf.nouveau_off.iter().map(|line| line.source.to_string()).collect();
-        assert_eq!(lines, ["/etc/modprobe.d/a.conf:2"]);
+        assert_eq!(lines, ["/etc/modprobe.d/a.conf:2", "/lib/modprobe.d/b.conf:1"]);
         assert_eq!(conf.vfio_ids, ["10de:1d01", "10de:0fb8"]);
     }
 
