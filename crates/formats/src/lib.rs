@@ -13,6 +13,7 @@ pub mod kcmdline;
 pub mod ldsocache;
 pub mod modprobe;
 pub mod modules;
+pub mod netroute;
 pub mod pciids;
 pub mod propstr;
 pub mod pveconf;

@@ -237,6 +237,8 @@ pub enum InitTool {
 pub struct Usage {
     /// Network interface, its function, and whether the default route leaves by it.
     pub nets: Vec<NetUse>,
+    /// The default route of IPv4: interface and gateway.
+    pub gateway: Option<(String, std::net::Ipv4Addr)>,
     /// Block devices with a mounted file system or swap on them.
     pub disks: Vec<DiskUse>,
     /// Names in /proc/consoles that are no screen: ttyS0, hvc0.

@@ -21,6 +21,7 @@
 
 mod cmdline;
 pub mod files;
+mod guard;
 pub mod hold;
 mod steps;
 mod verify;
@@ -36,7 +37,7 @@ pub use verify::verify;
 /// Plans the host floor's part of giving the intent's cards (or, where it names none, the wanted cards) to a VM.
 pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     let targets = targets(facts, intent);
-    let mut plan = Plan::new(Layer::Host, intent, basis(facts, &targets));
+    let mut plan = Plan::new(Layer::Host, intent, basis(facts, intent, &targets));
     if !matches!(facts.place, Place::Metal) {
         if !intent.give.is_empty() {
             plan.notes.push(match &facts.place {
@@ -94,7 +95,7 @@ pub(crate) fn targets<'a>(facts: &'a Facts, intent: &Intent) -> Vec<Target<'a>> 
     targets
 }
 
-fn basis(facts: &Facts, targets: &[Target<'_>]) -> BTreeMap<String, String> {
+fn basis(facts: &Facts, intent: &Intent, targets: &[Target<'_>]) -> BTreeMap<String, String> {
     let mut basis = BTreeMap::new();
     let mut put = |name: String, value: String| basis.insert(format!("host {name}"), value);
     put("kernel".into(), facts.kernel.release.get().cloned().unwrap_or_default());
@@ -104,6 +105,9 @@ fn basis(facts: &Facts, targets: &[Target<'_>]) -> BTreeMap<String, String> {
             let subsystem = function.subsystem.map_or("none".to_owned(), |id| id.to_string());
             put(format!("function {}", function.bdf), format!("{} subsystem {subsystem}", function.id));
         }
+    }
+    if let (Some(_), Some((interface, gateway))) = (&intent.guard, &facts.usage.gateway) {
+        put("gateway".into(), format!("{gateway} by {interface}"));
     }
     for (path, text) in &facts.texts {
         if let Seen::Is(text) = text {

@@ -53,7 +53,7 @@ impl Journal<'_> {
             }
         }
         let tx = self.store.next_number();
-        let boot = self.files.machine.value("/proc/sys/kernel/random/boot_id").is();
+        let boot = self.boot();
         self.point()?;
         self.store.append(Entry::Begin { tx, at: now(), boot, plan: Box::new(plan.clone()) })?;
         self.store.sync()?;

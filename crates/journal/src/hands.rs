@@ -10,6 +10,11 @@ pub trait Hands {
     /// Takes `op` back: a service's opposite verb, sysfs's old value, the object as it was. For `Regenerate` the
     /// inputs are already restored, and it is run again.
     fn take_back(&self, op: &Op) -> Result<(), HandError>;
+
+    /// Boots the machine again, in good order.
+    fn reboot(&self) -> Result<(), HandError> {
+        Err(HandError::NotHere { what: "a reboot".into(), why: "nothing runs here".into() })
+    }
 }
 
 /// Why an operation could not be carried out.

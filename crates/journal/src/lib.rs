@@ -8,6 +8,7 @@
 mod apply;
 mod error;
 mod files;
+mod guard;
 mod hands;
 mod log;
 mod real;
@@ -24,6 +25,7 @@ use machine::Root;
 pub use apply::{Applied, Progress};
 pub use error::Error;
 pub use files::{Files, Image};
+pub use guard::{Boot, Judged, Verdict};
 pub use hands::{HandError, Hands};
 pub use log::{Drift, State, Transaction};
 pub use real::RealHands;

@@ -4,6 +4,7 @@ use model::Plan;
 use serde::Serialize;
 
 use crate::Image;
+use crate::guard::Judged;
 use crate::wal::Entry;
 
 /// One applied (or interrupted, or taken-back) plan.
@@ -16,6 +17,8 @@ pub struct Transaction {
     pub boot: Option<String>,
     pub plan: Plan,
     pub state: State,
+    /// What the boot guard found, where one was asked for.
+    pub judged: Option<Judged>,
     #[serde(skip)]
     pub(crate) steps: Vec<StepRecord>,
 }
@@ -69,8 +72,8 @@ impl Log {
         match entry {
             Entry::Begin { tx, at, boot, plan } => {
                 let steps = vec![StepRecord::default(); plan.changes.len()];
-                let plan = *plan;
-                self.transactions.push(Transaction { number: tx, at, boot, plan, state: State::Unfinished, steps });
+                let (plan, state) = (*plan, State::Unfinished);
+                self.transactions.push(Transaction { number: tx, at, boot, plan, state, judged: None, steps });
             }
             Entry::Intent { tx, step, before, dirs } => {
                 if let Some(record) = self.step(tx, step) {
@@ -91,6 +94,11 @@ impl Log {
                 }
             }
             Entry::UndoEnd { tx } => self.set(tx, State::Undone),
+            Entry::Judged { tx, judged } => {
+                if let Some(found) = self.transactions.iter_mut().find(|t| t.number == tx) {
+                    found.judged = Some(judged);
+                }
+            }
         }
     }
 

@@ -193,6 +193,11 @@ impl Hands for RealHands {
             Op::Kube(op) => self.unkube(op),
         }
     }
+
+    fn reboot(&self) -> Result<(), HandError> {
+        self.here("a reboot")?;
+        run(Command::new("systemctl").arg("reboot"), "systemctl reboot".to_owned(), None)
+    }
 }
 
 /// A verb's way back. What was restarted or reloaded is restarted or reloaded again, over the restored files.

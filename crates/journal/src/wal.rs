@@ -3,6 +3,7 @@
 use model::{Digest, Plan};
 use serde::{Deserialize, Serialize};
 
+use crate::guard::Judged;
 use crate::{Error, Image};
 
 /// The first line. A later form gets a later number; this one stays readable.
@@ -45,6 +46,11 @@ pub(crate) enum Entry {
     },
     UndoEnd {
         tx: u64,
+    },
+    /// What the boot guard found at the boot that the transaction waited for.
+    Judged {
+        tx: u64,
+        judged: Judged,
     },
 }
 

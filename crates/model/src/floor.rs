@@ -35,6 +35,17 @@ pub struct Intent {
     pub default_runtime: bool,
     /// The Deployment to patch, `namespace/name`; none: those that go round the scheduler's grant.
     pub deployment: Option<String>,
+    /// Watch the boot that the plan waits for.
+    pub guard: Option<Guard>,
+}
+
+/// A one-shot unit that looks, after the boot, whether the plan came true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// thruway's own absolute path on the machine, which the unit starts.
+    pub program: String,
+    /// Take the plan back and boot once more if the default gateway does not answer after the boot.
+    pub undo: bool,
 }
 
 /// One thing a plan promised, looked at again.

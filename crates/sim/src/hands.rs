@@ -78,6 +78,10 @@ impl Hands for SimHands {
             Op::Kube(op) => crate::cluster::take_back(&tree, op),
         }
     }
+
+    fn reboot(&self) -> Result<(), HandError> {
+        physics::boot(&self.root).map(|_| ()).map_err(|error| failed("systemctl reboot", error))
+    }
 }
 
 fn regenerate(tree: &Tree, tool: &Tool) -> Result<(), HandError> {

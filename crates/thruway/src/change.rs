@@ -32,6 +32,7 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         engine: wish.engine.clone(),
         default_runtime: wish.default_runtime,
         deployment: wish.deployment.clone(),
+        guard: wish.guard.map(crate::guard::wish).transpose()?,
     })
 }
 
@@ -126,7 +127,7 @@ fn fresh(plan: &Plan, target: &Target, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Deals with what an interrupted run left, and says so.
-fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
+pub fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
     for recovered in journal.recover().map_err(rootly)? {
         match recovered {
             Recovered::Completed(number) => {
@@ -166,7 +167,7 @@ fn agreed(yes: bool, question: &str) -> anyhow::Result<bool> {
 }
 
 /// Most refusals to write have one cause; name it.
-fn rootly(error: journal::Error) -> anyhow::Error {
+pub fn rootly(error: journal::Error) -> anyhow::Error {
     let denied =
         matches!(&error, journal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
     let error = anyhow::Error::from(error);
@@ -199,6 +200,9 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
             page.hang(2, "", 0, Tone::Faint, intent);
         }
         plans::outcome_lines(&mut page, &outcomes);
+        if let Some(judged) = &transaction.judged {
+            crate::guard::lines(&mut page, 2, judged, global.verbose);
+        }
         states.extend(outcomes.iter().map(|outcome| outcome.state.clone()));
         all.push(serde_json::json!({ "change": transaction.number, "outcomes": outcomes }));
     }
@@ -302,6 +306,9 @@ pub fn log(global: &Global) -> anyhow::Result<u8> {
         ));
         for intent in &transaction.plan.intent {
             page.hang(5, "", 0, Tone::Plain, intent);
+        }
+        if let Some(judged) = &transaction.judged {
+            crate::guard::lines(&mut page, 5, judged, global.verbose);
         }
         if global.verbose {
             for change in &transaction.plan.changes {

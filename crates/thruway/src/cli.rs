@@ -83,6 +83,8 @@ pub enum Command {
     Undo(UndoArgs),
     /// List the changes made to this machine
     Log,
+    /// Judge the boot that a change waited for: what the boot guard's unit runs (plan --guard)
+    Guard(GuardArgs),
     /// Record this machine, read-only and redacted, into one file
     Capture {
         /// The file to write
@@ -192,6 +194,18 @@ pub struct WishArgs {
     /// The Deployment to patch, as NAMESPACE/NAME
     #[arg(long, value_name = "NAME")]
     pub deployment: Option<String>,
+    /// Have systemd look, after the boot that the plan waits for, whether it came true; with `undo`, take it back and
+    /// boot once more if the network's gateway does not answer
+    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "report")]
+    pub guard: Option<GuardWish>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardWish {
+    /// Verify and write down what was found
+    Report,
+    /// The same; and if the network does not come back, undo and boot once more
+    Undo,
 }
 
 #[derive(Args, Debug, Clone, Default)]
@@ -227,6 +241,16 @@ pub struct UndoArgs {
     #[arg(long, short)]
     pub yes: bool,
     /// Show what would be taken back and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct GuardArgs {
+    /// How long the network may take to come back
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub wait: u64,
+    /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod gpus;
+mod guard;
 mod lab;
 mod paint;
 mod plans;
@@ -72,6 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Verify => change::verify(global, &Layer::ALL),
         Command::Undo(args) => change::undo(global, &args, &Layer::ALL),
         Command::Log => change::log(global),
+        Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
         Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
         Command::Demo(args) => demo::demo(global, &args),

@@ -17,6 +17,7 @@ pub(super) fn observe(machine: &dyn Machine, gpus: &Inventory) -> Usage {
     let serial = serial.filter(|name| !name.starts_with("tty0") && !is_screen(name)).map(str::to_owned).collect();
     Usage {
         nets: nets(machine),
+        gateway: formats::netroute::default_route(&machine.text("/proc/net/route").is().unwrap_or_default()),
         disks: disks(machine),
         serial,
         bootfb: bootfb(machine, gpus),
@@ -36,16 +37,8 @@ fn function_of(machine: &dyn Machine, path: &str) -> Option<Bdf> {
 }
 
 fn nets(machine: &dyn Machine) -> Vec<NetUse> {
-    let routes = machine.text("/proc/net/route").is().unwrap_or_default();
-    let mut default: BTreeSet<String> = BTreeSet::new();
-    for line in routes.lines().skip(1) {
-        let mut words = line.split_whitespace();
-        if let (Some(name), Some("00000000"), Some(_), Some(_)) =
-            (words.next(), words.next(), words.next(), words.next())
-        {
-            default.insert(name.to_owned());
-        }
-    }
+    let routes = formats::netroute::routes(&machine.text("/proc/net/route").is().unwrap_or_default());
+    let default: BTreeSet<String> = routes.into_iter().filter(|r| r.is_default()).map(|r| r.interface).collect();
     let mut found = Vec::new();
     for name in machine.names("/sys/class/net") {
         let place = format!("/sys/class/net/{name}");

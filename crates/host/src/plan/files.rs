@@ -12,4 +12,9 @@ pub const MKINITCPIO: &str = "/etc/mkinitcpio.conf.d/thruway-vfio.conf";
 /// Sorts behind the cloud images' 50-cloudimg-settings.cfg, which would override it.
 pub const GRUB: &str = "/etc/default/grub.d/99-thruway.cfg";
 
-pub const OWN: [&str; 8] = [RULES, MODPROBE, MODULES, HOOK, SCRIPT, DRACUT, MKINITCPIO, GRUB];
+/// The boot guard, and what has systemd start it.
+pub const GUARD: &str = "/etc/systemd/system/thruway-guard.service";
+/// A drop-in, since it is a plain file that undo puts back exactly; `systemctl enable` makes a link.
+pub const GUARD_WANTED: &str = "/etc/systemd/system/multi-user.target.d/50-thruway-guard.conf";
+
+pub const OWN: [&str; 10] = [RULES, MODPROBE, MODULES, HOOK, SCRIPT, DRACUT, MKINITCPIO, GRUB, GUARD, GUARD_WANTED];

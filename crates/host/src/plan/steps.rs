@@ -6,7 +6,7 @@ use model::{
 };
 
 use super::hold::{self, Held};
-use super::{cmdline, files};
+use super::{cmdline, files, guard};
 use crate::facts::{Facts, InitTool, Target, is_module, is_vfio};
 
 pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: &mut Plan) {
@@ -24,6 +24,9 @@ pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: 
     }
     let image = steps.wrote;
     let generate = cmdline::add(facts, intent, targets, &mut steps);
+    if let (Some(wish), true) = (&intent.guard, image || generate.is_some()) {
+        guard::add(wish, &mut steps);
+    }
     if image {
         match facts.initramfs.tool {
             Some(InitTool::InitramfsTools) => steps.run(Tool::UpdateInitramfs),
