@@ -1,5 +1,6 @@
-//! `/proc/net/route` and `/proc/net/arp`: the kernel's IPv4 routes and neighbours. Sources: net/ipv4/fib_trie.c
-//! (`fib_route_seq_show`), net/ipv4/arp.c (`arp_format_neigh_entry`), proc_net(5).
+//! `/proc/net/route`, `arp` and `tcp`: the kernel's IPv4 routes, neighbours and connections. Sources:
+//! net/ipv4/fib_trie.c (`fib_route_seq_show`), net/ipv4/arp.c (`arp_format_neigh_entry`), the kernel's
+//! Documentation/networking/proc_net_tcp.rst, proc_net(5).
 
 use std::net::Ipv4Addr;
 
@@ -58,6 +59,28 @@ pub fn default_route(text: &str) -> Option<(String, Ipv4Addr)> {
     Some((best.interface, best.gateway?))
 }
 
+/// The interface by which packets to this address leave: the longest prefix, then the lowest metric.
+pub fn interface_to(routes: &[Route], who: Ipv4Addr) -> Option<&str> {
+    let fits = |route: &&Route| u32::from(who) & u32::from(route.mask) == u32::from(route.destination);
+    let order = |route: &&Route| (u32::from(route.mask), u32::MAX - route.metric);
+    routes.iter().filter(fits).max_by_key(order).map(|route| route.interface.as_str())
+}
+
+/// The peers of established connections to one of these local ports, from `/proc/net/tcp`.
+pub fn peers(tcp: &str, ports: &[u16]) -> Vec<Ipv4Addr> {
+    const ESTABLISHED: &str = "01";
+    let end = |word: &str| {
+        let (bits, port) = word.split_once(':')?;
+        Some((address(bits)?, u16::from_str_radix(port, 16).ok()?))
+    };
+    let rows = tcp.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let ((_, local), (remote, _)) = (end(words.next()?)?, end(words.next()?)?);
+        (words.next()? == ESTABLISHED && ports.contains(&local)).then_some(remote)
+    });
+    rows.collect()
+}
+
 /// True where this neighbour has answered: `/proc/net/arp` has its hardware address.
 pub fn has_answered(arp: &str, who: Ipv4Addr) -> bool {
     arp.lines().skip(1).any(|line| {
@@ -100,12 +123,33 @@ mod tests {
         assert!(!has_answered(arp, Ipv4Addr::new(192, 168, 1, 2)));
     }
 
+    #[test]
+    fn connections_and_the_way_to_their_peers() {
+        let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
+                   \x20  0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n\
+                   \x20  1: 050200C0:0016 090200C0:D2F0 01 00000000:00000000 02:000A7F9C 00000000     0\n\
+                   \x20  2: 050200C0:01BB 0A0200C0:D2F0 01 00000000:00000000 02:000A7F9C 00000000     0\n\
+                   \x20  3: 050200C0:0016 0B0200C0:D2F0 06 00000000:00000000 02:000A7F9C 00000000     0\n";
+        assert_eq!(peers(tcp, &[22]), [Ipv4Addr::new(192, 0, 2, 9)]);
+        assert!(peers(tcp, &[2222]).is_empty());
+        let table = format!(
+            "{HEAD}vmbr0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+             enp5s0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        );
+        let all = routes(&table);
+        assert_eq!(interface_to(&all, Ipv4Addr::new(192, 0, 2, 9)), Some("enp5s0"));
+        assert_eq!(interface_to(&all, Ipv4Addr::new(8, 8, 8, 8)), Some("vmbr0"));
+        assert_eq!(interface_to(&[], Ipv4Addr::LOCALHOST), None);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read(text in "([a-z0-9]{1,4}[\t ]){0,14}\n{0,2}\\PC{0,40}") {
             let text = format!("{HEAD}{text}");
             prop_assert!(routes(&text).len() < text.lines().count());
             has_answered(&text, Ipv4Addr::LOCALHOST);
+            interface_to(&routes(&text), Ipv4Addr::LOCALHOST);
+            peers(&text, &[22]);
         }
     }
 }

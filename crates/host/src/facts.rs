@@ -256,6 +256,8 @@ pub struct NetUse {
     pub up: bool,
     /// The interface through which it carries the default route (itself, or its bridge or bond).
     pub route: Option<String>,
+    /// Peers of SSH sessions that come in by it.
+    pub ssh: Vec<std::net::Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -133,3 +133,33 @@ fn the_whole_way_to_a_card_in_the_guest() {
         assert!(!fails, "{}: {:?}", finding.about.id, finding.verdict);
     }
 }
+
+/// The session in which thruway runs may come in by a card's neighbour that does not carry the default route.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "changes the simulated machine from outside")]
+fn an_ssh_session_that_would_be_cut_is_named() {
+    let laid = lay_out("host-group-shared");
+    let write = |path: &str, text: &str| {
+        let path = laid.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("its directory");
+        std::fs::write(path, text).expect("written");
+    };
+    let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+    write("proc/net/route", &format!("{head}vmbr0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"));
+    let row = |port: &str| format!("head\n  1: 050200C0:{port} 090200C0:D2F0 01 00000000:00000000 02:00 0 0\n");
+    let says = || {
+        let findings = model::run_all(host::CHECKS, &host_facts(&laid));
+        let lost = findings.into_iter().find(|finding| finding.about.id.0 == "host/network-lost").expect("the check");
+        match lost.verdict {
+            model::Verdict::Fail(trouble) | model::Verdict::Warn(trouble) => trouble.says,
+            other => panic!("{other:?}"),
+        }
+    };
+    write("proc/net/tcp", &row("01BB"));
+    assert!(!says().contains("SSH"), "{}", says());
+    write("proc/net/tcp", &row("0016"));
+    assert!(says().starts_with("an SSH session comes in by enp34s0"), "{}", says());
+    write("proc/net/tcp", &row("08AE"));
+    write("etc/ssh/sshd_config", "# ours\nPort 2222\n");
+    assert!(says().starts_with("an SSH session comes in by enp34s0"), "{}", says());
+}

@@ -3,7 +3,7 @@
 use model::{Bdf, Fix, Seen, Source, Trouble, Verdict};
 
 use super::{group, unknown, wanted};
-use crate::facts::{Facts, Target};
+use crate::facts::{Facts, NetUse, Target};
 
 pub(super) fn network_all(facts: &Facts) -> Verdict {
     wanted(facts, network)
@@ -41,22 +41,28 @@ pub(crate) fn network(facts: &Facts, targets: &[Target<'_>]) -> Verdict {
         return verdict;
     }
     let going = going(facts, targets);
-    let mut lost = facts.usage.nets.iter().filter(|net| going.contains(&net.bdf) && (net.up || net.route.is_some()));
-    let Some(net) = lost.clone().find(|net| net.route.is_some()).or_else(|| lost.next()) else { return Verdict::Pass };
-    let source = Source::file(format!("/sys/class/net/{}", net.name));
-    match &net.route {
-        Some(route) => Verdict::Fail(
-            Trouble::new(format!("the host loses its network: {} goes to the VM with the card's group", net.name))
-                .seen(source, format!("{}, in the card's IOMMU group", net.bdf))
-                .seen(Source::file("/proc/net/route"), format!("the default route leaves by {route}"))
-                .fix(other_slot()),
-        ),
-        None => Verdict::Warn(
-            Trouble::new(format!("the host loses {}, which is up: it goes to the VM with the card's group", net.name))
-                .seen(source, format!("{}, in the card's IOMMU group", net.bdf))
-                .fix(other_slot()),
-        ),
+    let lost = facts.usage.nets.iter().filter(|net| going.contains(&net.bdf));
+    let mut lost: Vec<&NetUse> = lost.filter(|net| net.up || net.route.is_some() || !net.ssh.is_empty()).collect();
+    // The worst first: the default route, then somebody's session.
+    lost.sort_by_key(|net| (net.route.is_none(), net.ssh.is_empty()));
+    let Some(net) = lost.first() else { return Verdict::Pass };
+    let says = match (&net.route, net.ssh.as_slice()) {
+        (Some(_), _) => format!("the host loses its network: {} goes to the VM with the card's group", net.name),
+        (None, []) => format!("the host loses {}, which is up: it goes to the VM with the card's group", net.name),
+        (None, [_, ..]) => {
+            format!("an SSH session comes in by {}, which goes to the VM with the card's group", net.name)
+        }
+    };
+    let mut trouble = Trouble::new(says)
+        .seen(Source::file(format!("/sys/class/net/{}", net.name)), format!("{}, in the card's IOMMU group", net.bdf));
+    if let Some(route) = &net.route {
+        trouble = trouble.seen(Source::file("/proc/net/route"), format!("the default route leaves by {route}"));
     }
+    for peer in lost.iter().flat_map(|net| &net.ssh) {
+        trouble = trouble.seen(Source::file("/proc/net/tcp"), format!("an SSH session from {peer} comes in by it"));
+    }
+    let trouble = trouble.fix(other_slot());
+    if net.route.is_some() || !net.ssh.is_empty() { Verdict::Fail(trouble) } else { Verdict::Warn(trouble) }
 }
 
 pub(crate) fn disk(facts: &Facts, targets: &[Target<'_>]) -> Verdict {

@@ -1,8 +1,10 @@
 //! What of this machine hangs on which PCI function: network, disks, consoles, the firmware's framebuffer.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
-use gpu::Inventory;
+use formats::netroute;
+use gpu::{Card, Inventory};
 use machine::{Machine, MachineExt};
 use model::{Bdf, Reason, Seen};
 
@@ -16,8 +18,8 @@ pub(super) fn observe(machine: &dyn Machine, gpus: &Inventory) -> Usage {
     let serial = consoles.lines().filter_map(|line| line.split_whitespace().next());
     let serial = serial.filter(|name| !name.starts_with("tty0") && !is_screen(name)).map(str::to_owned).collect();
     Usage {
-        nets: nets(machine),
-        gateway: formats::netroute::default_route(&machine.text("/proc/net/route").is().unwrap_or_default()),
+        nets: nets(machine, gpus),
+        gateway: netroute::default_route(&machine.text("/proc/net/route").is().unwrap_or_default()),
         disks: disks(machine),
         serial,
         bootfb: bootfb(machine, gpus),
@@ -36,29 +38,62 @@ fn function_of(machine: &dyn Machine, path: &str) -> Option<Bdf> {
     real.rsplit('/').filter(|part| part.len() >= 12).find_map(|part| part.parse().ok())
 }
 
-fn nets(machine: &dyn Machine) -> Vec<NetUse> {
-    let routes = formats::netroute::routes(&machine.text("/proc/net/route").is().unwrap_or_default());
-    let default: BTreeSet<String> = routes.into_iter().filter(|r| r.is_default()).map(|r| r.interface).collect();
+fn nets(machine: &dyn Machine, gpus: &Inventory) -> Vec<NetUse> {
+    let routes = netroute::routes(&machine.text("/proc/net/route").is().unwrap_or_default());
+    let default: BTreeSet<&str> = routes.iter().filter(|r| r.is_default()).map(|r| r.interface.as_str()).collect();
     let mut found = Vec::new();
     for name in machine.names("/sys/class/net") {
         let place = format!("/sys/class/net/{name}");
         let Some(bdf) = function_of(machine, &place) else { continue };
         let up = machine.value(&format!("{place}/operstate")) == Seen::Is("up".to_owned());
-        let mut route = default.contains(&name).then(|| name.clone());
-        // A bridge's or bond's port carries its master's route; VLANs stand on it as upper_*.
-        if route.is_none()
-            && let Seen::Is(master) = machine.link_name(&format!("{place}/master"))
-            && default.contains(&master)
-        {
-            route = Some(master);
+        let route = carried(machine, &name, |name| default.contains(name));
+        found.push(NetUse { name, bdf, up, route, ssh: Vec::new() });
+    }
+    // A busy server has many connections: they are read only where a card could take an interface along.
+    if found.iter().any(|net| gpus.cards.iter().any(|card| shares(card, net.bdf))) {
+        let sessions = sessions(machine, &routes);
+        for net in &mut found {
+            let by = |interface: &str| carried(machine, &net.name, |name| name == interface).is_some();
+            net.ssh = sessions.iter().filter(|(by_which, _)| by(by_which)).map(|(_, peer)| *peer).collect();
         }
-        if route.is_none() {
-            let uppers = machine.names(&place).into_iter().filter_map(|n| n.strip_prefix("upper_").map(str::to_owned));
-            route = uppers.into_iter().find(|upper| default.contains(upper));
-        }
-        found.push(NetUse { name, bdf, up, route });
     }
     found
+}
+
+fn shares(card: &Card, bdf: Bdf) -> bool {
+    card.group.get().is_some_and(|group| group.members.contains(&bdf))
+}
+
+/// The interface itself, its bridge or bond, or the VLAN that stands on it, whichever fits first.
+fn carried(machine: &dyn Machine, name: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
+    if fits(name) {
+        return Some(name.to_owned());
+    }
+    let place = format!("/sys/class/net/{name}");
+    if let Seen::Is(master) = machine.link_name(&format!("{place}/master"))
+        && fits(&master)
+    {
+        return Some(master);
+    }
+    let mut uppers = machine.names(&place).into_iter().filter_map(|n| n.strip_prefix("upper_").map(str::to_owned));
+    uppers.find(|upper| fits(upper))
+}
+
+/// SSH sessions over IPv4: the interface that leads to the peer, and the peer.
+fn sessions(machine: &dyn Machine, routes: &[netroute::Route]) -> Vec<(String, Ipv4Addr)> {
+    let config = machine.text("/etc/ssh/sshd_config").is().unwrap_or_default();
+    let mut ports: Vec<u16> = config
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            words.next().filter(|word| word.eq_ignore_ascii_case("port"))?;
+            words.next()?.parse().ok()
+        })
+        .collect();
+    ports.push(22);
+    let peers = netroute::peers(&machine.text("/proc/net/tcp").is().unwrap_or_default(), &ports);
+    let by = |peer: Ipv4Addr| Some((netroute::interface_to(routes, peer)?.to_owned(), peer));
+    peers.into_iter().filter_map(by).collect()
 }
 
 fn disks(machine: &dyn Machine) -> Vec<DiskUse> {
