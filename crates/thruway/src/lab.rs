@@ -94,6 +94,8 @@ fn summary(report: &Report) -> String {
     match report.ended {
         Ended::Finished => {}
         Ended::Early => page.hang(0, "ended", COLUMN, Tone::Bad, "QEMU ended before the guest was through"),
+        Ended::Crashed => page.hang(0, "ended", COLUMN, Tone::Bad, "QEMU crashed, again and again"),
+        Ended::Silent => page.hang(0, "ended", COLUMN, Tone::Bad, "the guest fell silent, again and again"),
         Ended::TimeLimit => page.hang(0, "ended", COLUMN, Tone::Bad, "the time limit cut it off (--limit)"),
     }
     if !report.not_reached.is_empty() {

@@ -55,6 +55,12 @@ pub enum Event {
     Step(Step),
 }
 
+/// QEMU's proxy device is experimental: now and then it crashes QEMU or leaves the guest waiting for ever. That says
+/// nothing of what the lab is to show, so such a run is made again.
+const ATTEMPTS: u32 = 3;
+/// A guest that says nothing for so long will say nothing more.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// How the machine's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,6 +69,10 @@ pub enum Ended {
     Finished,
     /// QEMU ended before that.
     Early,
+    /// QEMU was killed by a signal.
+    Crashed,
+    /// The guest fell silent.
+    Silent,
     TimeLimit,
 }
 
@@ -79,6 +89,8 @@ pub struct Report {
     /// From QEMU's start to its end.
     pub seconds: f64,
     pub ended: Ended,
+    /// How often QEMU was started: again after a crash or a silence of its own.
+    pub attempts: u32,
     /// In the order they were done.
     pub steps: Vec<Step>,
     /// Ids of steps that the guest never came to.
@@ -123,6 +135,26 @@ impl LabError {
 
 /// Prepares, boots and watches the lab. Leaves nothing behind but the cache.
 pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabError> {
+    let began = Instant::now();
+    let mut attempt = 1;
+    loop {
+        let report = Report { attempts: attempt, ..once(options, tell)? };
+        let why = match report.ended {
+            Ended::Crashed => "QEMU crashed",
+            Ended::Silent => "the guest fell silent",
+            _ => return Ok(report),
+        };
+        if attempt == ATTEMPTS || began.elapsed() >= options.limit {
+            return Ok(report);
+        }
+        attempt += 1;
+        tell(Event::Preparing(format!(
+            "{why}, as with QEMU's experimental proxy device it does now and then: once more ({attempt} of {ATTEMPTS})"
+        )));
+    }
+}
+
+fn once(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabError> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         return Err(LabError::Unfit(
             "the lab's guest is an x86_64 Linux and runs this very program: it needs one".into(),
@@ -144,6 +176,7 @@ pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, Lab
     let began = Instant::now();
     let mut machine = qemu::Machine::start(&kernel.image, &initramfs)?;
     let mut steps = Vec::new();
+    let mut heard = Instant::now();
     let ended = loop {
         if options.interrupted.load(Ordering::Relaxed) {
             return Err(LabError::Interrupted);
@@ -151,7 +184,14 @@ pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, Lab
         if began.elapsed() >= options.limit {
             break Ended::TimeLimit;
         }
-        match machine.line(Duration::from_millis(100)) {
+        if heard.elapsed() >= SILENCE {
+            break Ended::Silent;
+        }
+        let said = machine.line(Duration::from_millis(100));
+        if matches!(said, qemu::Heard::Line(_)) {
+            heard = Instant::now();
+        }
+        match said {
             qemu::Heard::Line(line) => match serial::parse(&line) {
                 Line::Step(step) => {
                     tell(Event::Step(step.clone()));
@@ -162,6 +202,7 @@ pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, Lab
                 Line::Console(_) => {}
             },
             qemu::Heard::Nothing => {}
+            qemu::Heard::End if machine.crashed() => break Ended::Crashed,
             qemu::Heard::End => break Ended::Early,
         }
     };
@@ -174,6 +215,7 @@ pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, Lab
         qemu,
         seconds: (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
         ended,
+        attempts: 1,
         not_reached: STEPS.iter().map(|(id, _)| *id).filter(reached).collect(),
         steps,
         last_words: if ended == Ended::Finished { Vec::new() } else { last_words },

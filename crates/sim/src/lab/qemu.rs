@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -109,6 +109,11 @@ impl Machine {
             Err(RecvTimeoutError::Timeout) => Heard::Nothing,
             Err(RecvTimeoutError::Disconnected) => Heard::End,
         }
+    }
+
+    /// Whether QEMU, whose console has ended, was killed by a signal. Not for a QEMU that still runs.
+    pub fn crashed(&mut self) -> bool {
+        self.child.wait().is_ok_and(|status| status.signal().is_some())
     }
 
     /// Ends QEMU and gives the last lines of the console, what QEMU said, and what went wrong with the card.
