@@ -6,10 +6,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only writer: the bans point here")]
 
 mod apply;
+pub mod bind;
 mod error;
 mod files;
 mod hands;
 mod log;
+mod process;
 mod real;
 mod store;
 mod threeway;
