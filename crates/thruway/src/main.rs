@@ -4,6 +4,7 @@
     reason = "the program reads its own arguments, plans and outputs; machines only through machine"
 )]
 
+mod bind;
 mod change;
 mod cli;
 mod demo;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiVerb, Cli, Color, Command, Global, Verb};
+use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb};
 use target::Target;
 use way::Way;
 
@@ -76,7 +77,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
         Command::Demo(args) => demo::demo(global, &args),
         Command::Lab(args) => lab::lab(global, &args),
-        Command::Host { verb } => floor(global, Layer::Host, verb),
+        Command::Host { verb: HostVerb::Common(verb) } => floor(global, Layer::Host, verb),
+        Command::Host { verb: HostVerb::Bind(args) } => bind::bind(global, &args),
+        Command::Host { verb: HostVerb::Unbind(args) } => bind::unbind(global, &args),
         Command::Vm { verb } => floor(global, Layer::Vm, verb),
         Command::Guest { verb } => floor(global, Layer::Guest, verb),
         Command::Container { verb } => floor(global, Layer::Container, verb),

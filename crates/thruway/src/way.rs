@@ -1,8 +1,10 @@
 //! The whole way over one machine: each floor's facts, findings, plan and outcomes, through the floors' same verbs.
 
+use std::collections::BTreeMap;
+
 use gpu::Inventory;
 use machine::Machine;
-use model::{About, Finding, Intent, Layer, Outcome, Plan, Presence, run_all};
+use model::{About, Bdf, BindOp, Finding, Intent, Layer, Outcome, Plan, Presence, Refusal, run_all};
 
 /// Everything that was observed of one machine.
 pub struct Way {
@@ -46,6 +48,16 @@ impl Way {
             app: app::observe(machine, &gpus),
             gpus,
         }
+    }
+
+    /// Tells the host floor of the binds that stand.
+    pub fn remember(&mut self, before: BTreeMap<Bdf, BindOp>) {
+        self.host.remembered = before;
+    }
+
+    /// Why these cards cannot change hands now: who uses them.
+    pub fn busy(&self, cards: &[Bdf]) -> Vec<Refusal> {
+        host::busy(&self.host, cards)
     }
 
     pub fn presence(&self, layer: Layer) -> Presence {
