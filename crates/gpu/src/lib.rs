@@ -10,6 +10,7 @@ mod inventory;
 mod names;
 mod observe;
 mod processes;
+pub mod promises;
 mod users;
 mod vms;
 

@@ -10,6 +10,7 @@ pub mod bind;
 mod error;
 mod files;
 mod hands;
+pub mod ledger;
 mod log;
 mod process;
 mod real;

@@ -202,8 +202,12 @@ pub fn rootly(error: journal::Error) -> anyhow::Error {
 }
 
 fn standing<'t>(log: &'t [Transaction], layers: &[Layer]) -> impl DoubleEndedIterator<Item = &'t Transaction> {
-    let layers = layers.to_vec();
-    log.iter().filter(move |t| t.state == State::Applied && t.plan.layers.iter().any(|layer| layers.contains(layer)))
+    // A change of no floor, the ledger's, is everybody's.
+    let (layers, all) = (layers.to_vec(), layers.len() == Layer::ALL.len());
+    let meant = move |t: &Transaction| {
+        t.plan.layers.iter().any(|layer| layers.contains(layer)) || all && t.plan.layers.is_empty()
+    };
+    log.iter().filter(move |t| t.state == State::Applied && meant(t))
 }
 
 /// 0 all held or pending, 1 something failed, 2 could not look.

@@ -73,6 +73,8 @@ pub enum Command {
         #[arg(value_name = "BDF")]
         card: Option<Bdf>,
     },
+    /// Promise a GPU to the host, a VM, containers or pods; every floor then keeps it from the others
+    Assign(AssignArgs),
     /// Show what would be changed, on all floors of this machine
     Plan(PlanArgs),
     /// Carry a plan out: shows it first and asks
@@ -289,6 +291,22 @@ pub struct ApplyArgs {
     #[arg(long, short)]
     pub yes: bool,
     /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct AssignArgs {
+    /// The card: its address, number (as nvidia-smi counts), UUID, or a part of its name
+    #[arg(value_name = "GPU")]
+    pub gpu: String,
+    /// Who may have it: host, vm:ID, containers, pods; nobody takes the promise back
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show what would be written and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -4,6 +4,7 @@
     reason = "the program reads its own arguments, plans and outputs; machines only through machine"
 )]
 
+mod assign;
 mod bind;
 mod change;
 mod cli;
@@ -59,15 +60,17 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             let target = Target::open(global)?;
             let machine = target.machine();
             let inventory = gpu::observe(machine);
+            let ledger = journal::ledger::read(machine);
             let name = target.name(global);
             if global.json {
-                let json = gpus::json(&inventory, &name, machine.kind(), card);
+                let json = gpus::json(&inventory, &ledger, &name, machine.kind(), card)?;
                 say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
             } else {
-                say(&gpus::page(&inventory, &name, machine.kind(), card))?;
+                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), card))?;
             }
             Ok(gpus::status(&inventory, card))
         }
+        Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
         Command::Verify => change::verify(global, &Layer::ALL),

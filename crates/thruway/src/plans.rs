@@ -186,5 +186,8 @@ pub fn outcome_lines(page: &mut Page, outcomes: &[Outcome]) {
 }
 
 pub fn layer_names(layers: &[Layer]) -> String {
+    if layers.is_empty() {
+        return "ledger".into();
+    }
     layers.iter().map(|layer| layer.name()).collect::<Vec<_>>().join(", ")
 }
