@@ -37,6 +37,20 @@ pub fn owner(text: &str) -> Option<Owner> {
     lines.iter().find_map(|(_, path)| of_path(path))
 }
 
+/// The system's own unit of a process, "nvidia-persistenced.service", where it is no container's. A user's units
+/// (`user.slice/…/app.slice/x.service`) are his manager's and not ours to name.
+pub fn unit(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        if !matches!(controllers, "" | "name=systemd") || path.split('/').any(|part| part == "user.slice") {
+            return None;
+        }
+        let service = |part: &&str| part.ends_with(".service") && part.len() > ".service".len();
+        path.split('/').find(service).map(str::to_owned)
+    })
+}
+
 fn of_path(path: &str) -> Option<Owner> {
     let mut pod = None;
     let mut container = None;
@@ -159,6 +173,22 @@ mod tests {
             ("".into(), None),
         ] {
             assert_eq!(owner(&path), owner_is, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_the_units_of_the_system_alone() {
+        for (text, unit_is) in [
+            ("0::/system.slice/nvidia-persistenced.service\n", Some("nvidia-persistenced.service")),
+            ("12:devices:/\n1:name=systemd:/system.slice/gdm.service\n", Some("gdm.service")),
+            ("0::/system.slice/system-jellyfin.slice/jellyfin@1.service/x", Some("jellyfin@1.service")),
+            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/pipewire.service", None),
+            ("0::/user.slice/user-1000.slice/session-2.scope", None),
+            ("0::/system.slice/.service", None),
+            ("11:memory:/system.slice/gdm.service", None),
+            ("", None),
+        ] {
+            assert_eq!(unit(text).as_deref(), unit_is, "{text}");
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn find(machine: &dyn Machine, cards: &mut [Card]) {
 }
 
 /// vfio-pci and its variants, which give a device to user space (a VM) alone.
-fn is_vfio(driver: &str) -> bool {
+pub(crate) fn is_vfio(driver: &str) -> bool {
     driver == "vfio-pci" || driver.ends_with("-vfio-pci") || driver.ends_with("_vfio_pci")
 }
 
@@ -104,7 +104,7 @@ fn with_driver(machine: &dyn Machine, card: &Card, driver: &str, processes: &Pro
 }
 
 /// `/dev/nvidiaN` of this card.
-fn nvidia_nodes(machine: &dyn Machine, card: &Card, single: bool) -> Vec<String> {
+pub(crate) fn nvidia_nodes(machine: &dyn Machine, card: &Card, single: bool) -> Vec<String> {
     let nvml = card.nvml.as_ref().and_then(|gpu| gpu.minor.get().copied());
     let minor = nvml.or_else(|| driver::information(machine, card.identity.bdf, "Device Minor")?.parse().ok());
     match minor {
@@ -146,14 +146,14 @@ fn owners(machine: &dyn Machine, processes: &Processes<'_>, pids: &BTreeSet<u32>
 
 /// Names for ids, from files that need no engine, then from the cluster: looked up once, when first asked.
 #[derive(Default)]
-struct Names {
+pub(crate) struct Names {
     logs: Option<BTreeMap<String, String>>,
     cluster: Option<BTreeMap<String, String>>,
     podman: Option<BTreeMap<String, String>>,
 }
 
 impl Names {
-    fn pod(&mut self, machine: &dyn Machine, uid: &str) -> String {
+    pub(crate) fn pod(&mut self, machine: &dyn Machine, uid: &str) -> String {
         let logs = self.logs.get_or_insert_with(|| logged_pods(machine));
         if let Some(name) = logs.get(uid) {
             return name.clone();
@@ -162,7 +162,7 @@ impl Names {
         cluster.get(uid).cloned().unwrap_or_else(|| format!("with UID {uid}"))
     }
 
-    fn container(&mut self, machine: &dyn Machine, id: &str) -> String {
+    pub(crate) fn container(&mut self, machine: &dyn Machine, id: &str) -> String {
         self.docker(machine, id).or_else(|| self.podman(machine, id)).unwrap_or_else(|| match id.get(..12) {
             Some(short) if id.len() == 64 => short.to_owned(),
             _ => id.to_owned(),

@@ -10,7 +10,10 @@ mod inventory;
 mod names;
 mod observe;
 mod processes;
+pub mod promises;
+mod users;
 mod vms;
 
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use observe::observe;
+pub use users::{KernelUse, User, Users, Who, users};

@@ -68,6 +68,12 @@ impl<'a> Processes<'a> {
         nodes.iter().filter_map(|node| open.by_node.get(node)).flatten().copied().collect()
     }
 
+    /// The device nodes of GPUs that a process holds open.
+    pub(crate) fn nodes_of(&self, pid: u32) -> Vec<String> {
+        let open = self.open().by_node.iter();
+        open.filter(|(_, pids)| pids.contains(&pid)).map(|(node, _)| node.clone()).collect()
+    }
+
     /// Why "nobody" cannot be said, if so.
     pub(crate) fn unseen(&self) -> Option<String> {
         let reason = self.hidden.as_ref().or_else(|| self.open().hidden.as_ref());
@@ -101,5 +107,5 @@ impl<'a> Processes<'a> {
 }
 
 fn is_gpu_node(target: &str) -> bool {
-    ["/dev/nvidia", "/dev/dri/", "/dev/vfio/"].iter().any(|front| target.starts_with(front))
+    ["/dev/nvidia", "/dev/dri/", "/dev/vfio/", "/dev/snd/"].iter().any(|front| target.starts_with(front))
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gpu::{Card, Function, Inventory};
-use model::{Bdf, Fact, Seen, Source};
+use gpu::{Card, Function, Inventory, Users};
+use model::{Bdf, BindOp, Fact, Seen, Source};
 use serde::Serialize;
 
 /// The host floor's facts.
@@ -20,6 +20,11 @@ pub struct Facts {
     /// Cards (function 0) that are meant for a VM, as far as this machine says.
     pub wanted: Vec<Want>,
     pub inventory: Inventory,
+    /// Who uses each card now; a card that no driver holds is not in it.
+    pub users: BTreeMap<Bdf, Users>,
+    /// The binds that stand, each from whom the function was first taken to whom it was last given: what the journal
+    /// remembers, filled in by whoever reads it.
+    pub remembered: BTreeMap<Bdf, BindOp>,
     /// Text of the files that a plan may write or edit; `Absent` is what a new file expects.
     pub texts: BTreeMap<String, Seen<String>>,
 }

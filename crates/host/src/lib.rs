@@ -8,10 +8,10 @@ mod plan;
 pub use checks::CHECKS;
 pub use facts::{
     Boot, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader, ModprobeLine, NetUse,
-    Place, Target, Usage, Want, Written,
+    Place, Target, Usage, Want, Written, is_vfio,
 };
 pub use observe::observe;
-pub use plan::{files, plan, verify};
+pub use plan::{busy, files, plan, verify};
 
 use model::{Presence, Seen};
 

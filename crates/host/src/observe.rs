@@ -35,6 +35,8 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         usage,
         wanted: Vec::new(),
         inventory: gpus.clone(),
+        users: gpu::users(machine, gpus),
+        remembered: BTreeMap::new(),
         texts,
     };
     facts.wanted = wanted::observe(machine, &facts);

@@ -19,6 +19,7 @@
 //! The kernel command line only where the IOMMU is off and a token mends it: [`files::GRUB`]
 //! `/etc/default/grub.d/99-thruway.cfg` on Debian's family, else the loader's own source. Never `amd_iommu=on`.
 
+mod bind;
 mod cmdline;
 pub mod files;
 mod guard;
@@ -28,9 +29,10 @@ mod verify;
 
 use std::collections::BTreeMap;
 
-use model::{Bdf, Intent, Layer, Plan, Refusal, Seen, Verdict};
+use model::{Bdf, Effective, Handover, Intent, Layer, Plan, Refusal, Seen, Verdict};
 
-use crate::facts::{Facts, InitTool, Place, Target};
+use crate::facts::{Facts, InitTool, Place, Target, is_vfio};
+pub use bind::busy;
 pub(crate) use cmdline::place;
 pub use verify::verify;
 
@@ -38,7 +40,9 @@ pub use verify::verify;
 pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     let targets = targets(facts, intent);
     let mut plan = Plan::new(Layer::Host, intent, basis(facts, intent, &targets));
-    if !matches!(facts.place, Place::Metal) {
+    // A bind now asks for an IOMMU and no more: a guest that was given one has VMs of its own.
+    let live_only = matches!(intent.handover, Handover::Bind(_) | Handover::Back);
+    if !matches!(facts.place, Place::Metal) && !live_only {
         if !intent.give.is_empty() {
             plan.notes.push(match &facts.place {
                 Place::Guest { .. } => "this machine is itself a guest: nothing is to be done on a host floor".into(),
@@ -64,14 +68,38 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         let inferred =
             facts.wanted.iter().find(|w| w.bdf == target.card.identity.bdf).filter(|_| intent.give.is_empty());
         let why = inferred.map_or(String::new(), |want| format!(" ({})", want.why));
-        plan.intent.push(format!("hold {} for a VM{why}", target.name()));
+        plan.intent.push(match &intent.handover {
+            Handover::AtBoot => format!("hold {} for a VM{why}", target.name()),
+            Handover::Now => format!("hold {} for a VM at every boot, and bind it now{why}", target.name()),
+            Handover::Bind(driver) => format!("give {} to {driver} now, until the next boot", target.name()),
+            Handover::Back => format!("give {} back to the driver that had it", target.name()),
+        });
     }
-    refuse(facts, intent, &targets, &mut plan);
-    steps::add(facts, intent, &targets, &mut plan);
+    // Nothing is lost to a VM where none gets it.
+    let away = match &intent.handover {
+        Handover::AtBoot | Handover::Now => true,
+        Handover::Bind(driver) => is_vfio(driver),
+        Handover::Back => false,
+    };
+    if away {
+        refuse(facts, intent, &targets, &mut plan);
+    }
+    if !live_only {
+        steps::add(facts, intent, &targets, &mut plan);
+    }
+    match &intent.handover {
+        Handover::AtBoot => {}
+        Handover::Now => bind::give(facts, intent, &targets, "vfio-pci", &mut plan),
+        Handover::Bind(driver) => bind::give(facts, intent, &targets, driver, &mut plan),
+        Handover::Back => bind::give_back(facts, intent, &targets, &mut plan),
+    }
+    let boots = plan.changes.iter().any(|change| change.effective == Effective::NextBoot);
     if plan.changes.is_empty() {
         // Nothing would be done, so nothing is lost by doing it.
         plan.refusals.retain(|refusal| refusal.because == "host/driver-owns-card");
-    } else {
+    } else if boots && intent.handover == Handover::Now {
+        plan.notes.push("what is written holds the card from the next boot on; until then the bind does".into());
+    } else if boots {
         plan.notes.push("this machine must be rebooted once all is written".into());
         if facts.initramfs.tool != Some(InitTool::InitramfsTools) && !intent.by_ids {
             plan.notes.push(
@@ -138,7 +166,13 @@ fn refuse(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: &mut Pla
             continue;
         }
         let give: Vec<String> = targets.iter().map(|t| format!("--give {}", t.card.identity.bdf.short())).collect();
-        let instead = format!("thruway host plan {} --allow {id}", give.join(" "));
+        let instead = match &intent.handover {
+            Handover::Bind(_) => {
+                let cards: Vec<String> = targets.iter().map(|t| t.card.identity.bdf.short()).collect();
+                format!("thruway host bind {} --allow {id}", cards.join(" "))
+            }
+            _ => format!("thruway host plan {} --allow {id}", give.join(" ")),
+        };
         plan.refusals.push(Refusal { because: id.into(), says: trouble.says, instead });
     }
 }

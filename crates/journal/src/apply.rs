@@ -140,6 +140,14 @@ impl Journal<'_> {
             (Before::Value(wanted), Op::Sysfs { path, .. }) => {
                 (self.files.machine.value(path).get() != Some(wanted)).then_some(path)
             }
+            (Before::Value(wanted), Op::Bind(op)) => {
+                let now = crate::bind::seen(&self.files.machine, op.bdf).driver.to_string();
+                if now != *wanted {
+                    let path = format!("{}/driver", crate::bind::device(op.bdf));
+                    return Err(Error::Changed { path });
+                }
+                None
+            }
             _ => None,
         };
         match broken {

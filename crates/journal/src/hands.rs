@@ -30,6 +30,11 @@ pub enum HandError {
         #[source]
         source: std::io::Error,
     },
+    /// The kernel did not come back in time. `stuck`: the write is still under way, in a child that cannot be killed.
+    #[error("{what} did not come back within {seconds} s ({evidence}). {instead}")]
+    Hung { what: String, seconds: u64, evidence: String, instead: String, stuck: bool },
+    #[error("{what}: {found} is there now, and {wanted} was there when the plan was made; plan again")]
+    Moved { what: String, wanted: String, found: String },
     #[error("{path}")]
     Io {
         path: String,

@@ -6,11 +6,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only writer: the bans point here")]
 
 mod apply;
+pub mod bind;
 mod error;
 mod files;
 mod guard;
 mod hands;
+pub mod ledger;
 mod log;
+mod process;
 mod real;
 mod store;
 mod threeway;

@@ -1,16 +1,24 @@
 //! The real hands: run the generators, systemctl, qm and kubectl, write sysfs.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use model::{KubeOp, KubeVerb, Op, ServiceVerb, Tool};
+use model::{Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, ServiceVerb, Tool};
 
-use crate::{HandError, Hands};
+use crate::bind::{self, Binder};
+use crate::{HandError, Hands, process};
 
 /// Acts on the live machine (`/`) or, for generators, inside a tree by chroot.
 pub struct RealHands {
     root: PathBuf,
+    /// For each write that hands a PCI function over.
+    limit: Duration,
+    /// Functions of which a write hangs: every further one would wait for the same lock.
+    hung: RefCell<BTreeSet<Bdf>>,
 }
 
 /// Enters a tree in a mount namespace of its own, so that nothing stays mounted whatever happens: grub-probe and
@@ -26,7 +34,13 @@ exec chroot "$root" "$@"
 
 impl RealHands {
     pub fn new(root: &Path) -> Self {
-        RealHands { root: root.to_owned() }
+        RealHands { root: root.to_owned(), limit: bind::LIMIT, hung: RefCell::default() }
+    }
+
+    /// How long each write that hands a PCI function over may take; [`bind::LIMIT`] unless told otherwise.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
     }
 
     fn live(&self) -> bool {
@@ -71,6 +85,21 @@ impl RealHands {
         let mut file = std::fs::OpenOptions::new().write(true).open(full).map_err(io)?;
         // One write: sysfs takes each write as a whole value.
         file.write_all(value.as_bytes()).map_err(io)
+    }
+
+    fn bind(&self, op: &BindOp, to: &Hold) -> Result<(), HandError> {
+        self.here(&format!("giving {} to {}", op.bdf, to.driver))?;
+        if self.hung.borrow().contains(&op.bdf) {
+            let what = format!("giving {} back to {}", op.bdf, to.driver);
+            let why = "the write before it still hangs; thruway finishes this on its next run, once that is through";
+            return Err(HandError::NotHere { what, why: why.into() });
+        }
+        let writer = ["cat".to_owned()];
+        let done = Binder { root: &self.root, limit: self.limit, writer: &writer }.carry(op, to);
+        if let Err(HandError::Hung { stuck: true, .. }) = &done {
+            self.hung.borrow_mut().insert(op.bdf);
+        }
+        done
     }
 
     fn here(&self, what: &str) -> Result<(), HandError> {
@@ -176,6 +205,11 @@ impl Hands for RealHands {
             Op::Regenerate(tool) => self.tool(tool),
             Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
             Op::Kube(op) => self.kube(op),
+            Op::Bind(op) => self.bind(op, &op.to),
+            Op::EndProcess { pid, name, started } => {
+                self.here(&format!("ending process {pid}"))?;
+                process::end(*pid, name, *started)
+            }
         }
     }
 
@@ -191,6 +225,9 @@ impl Hands for RealHands {
                 self.qm(*vmid, before, &gone, None)
             }
             Op::Kube(op) => self.unkube(op),
+            Op::Bind(op) => self.bind(op, &op.from),
+            // What was ended stays ended.
+            Op::EndProcess { .. } => Ok(()),
         }
     }
 

@@ -23,6 +23,10 @@ pub enum Presence {
 pub struct Intent {
     /// The cards (function 0) to be given away. Empty: each floor infers, and says so in the plan's `intent` lines.
     pub give: Vec<Bdf>,
+    /// How the host hands them over.
+    pub handover: Handover,
+    /// Stop what uses them, by unit or SIGTERM; without it those are named and the handover is refused.
+    pub stop_holders: bool,
     /// The VM that gets them: a Proxmox VMID or a libvirt name.
     pub vm: Option<String>,
     /// Losses that the user named and accepts, by check id ("host/console-lost").
@@ -46,6 +50,21 @@ pub struct Guard {
     pub program: String,
     /// Take the plan back and boot once more if the default gateway does not answer after the boot.
     pub undo: bool,
+}
+
+/// How the host hands a card over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handover {
+    /// Files are written, and vfio-pci has the card from the next boot on.
+    #[default]
+    AtBoot,
+    /// At every boot, and now as well.
+    Now,
+    /// Now, to this driver, until the next boot: nothing is written.
+    Bind(String),
+    /// Now, back to the driver that had it.
+    Back,
 }
 
 /// One thing a plan promised, looked at again.

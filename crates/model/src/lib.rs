@@ -8,11 +8,11 @@ mod plan;
 mod seen;
 
 pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all};
-pub use floor::{Guard, Intent, Outcome, OutcomeState, Presence};
+pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
 pub use plan::{
-    Basis, Before, Change, Content, Effective, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan, Refusal, Risk, ServiceVerb,
-    Tool, Undo,
+    Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan, Refusal, Risk,
+    ServiceVerb, Taker, Tool, Undo,
 };
 pub use seen::{Fact, Reason, Seen, Source};

@@ -1,11 +1,12 @@
 //! Plans as data: what will be changed, why, at what risk, when it takes effect and how it goes back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Intent, Layer};
+use crate::{Bdf, Digest, Intent, Layer, PciId};
 
 /// The version of the plan's JSON form. A reader refuses a newer one.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -161,6 +162,16 @@ pub enum Op {
     },
     /// Server-side apply or label of one Kubernetes object. Undo applies `before`.
     Kube(Box<KubeOp>),
+    /// A PCI function changes hands now, without a reboot. Undo gives it back to `from`.
+    Bind(BindOp),
+    /// SIGTERM to one process, which must then go. What was ended stays ended: undo leaves it be.
+    EndProcess {
+        pid: u32,
+        /// As /proc/PID/comm has it.
+        name: String,
+        /// Field 22 of /proc/PID/stat, clock ticks since boot: tells a reused number from the process that was meant.
+        started: u64,
+    },
 }
 
 /// A file's bytes in a plan: text where it is UTF-8, base64 where not.
@@ -272,6 +283,56 @@ pub enum KubeVerb {
     Delete,
 }
 
+/// One function, from one driver to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindOp {
+    pub bdf: Bdf,
+    /// What must sit at the address: a card that was moved is refused.
+    pub id: PciId,
+    pub from: Hold,
+    pub to: Hold,
+}
+
+/// Who has a function, and who alone may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub driver: Taker,
+    /// `driver_override`: with it only the driver of this name can bind (the kernel's
+    /// Documentation/ABI/testing/sysfs-bus-pci). `None`: cleared, "(null)" in sysfs.
+    pub forced: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Taker {
+    Driver(String),
+    /// No driver at all.
+    Nobody,
+    /// Whichever loaded driver the kernel finds for it. Only in `to`: it says what to do, not what was seen.
+    Kernel,
+}
+
+impl fmt::Display for Taker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Taker::Driver(name) => f.write_str(name),
+            Taker::Nobody => f.write_str("no driver"),
+            Taker::Kernel => f.write_str("the kernel's own choice"),
+        }
+    }
+}
+
+impl Hold {
+    /// True where `seen` is what this asks for.
+    pub fn met_by(&self, seen: &Hold) -> bool {
+        let driver = match &self.driver {
+            Taker::Kernel => matches!(seen.driver, Taker::Driver(_)),
+            other => *other == seen.driver,
+        };
+        driver && self.forced == seen.forced
+    }
+}
+
 /// What must hold right before the step, checked under the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -280,7 +341,7 @@ pub enum Before {
     File(Digest),
     /// The file (link, directory) is not there.
     NoFile,
-    /// The sysfs attribute reads so (trimmed).
+    /// The sysfs attribute reads so (trimmed); of a `Bind`, the function's driver as `Taker` is shown.
     Value(String),
     /// Nothing to hold: a regeneration, a reload.
     Nothing,
@@ -318,5 +379,7 @@ pub enum Undo {
     Exact,
     /// An opposite operation, verified by observation; generated files are made again from restored inputs.
     Inverse,
+    /// Left as it is, and nothing is the worse for it: a process that was ended.
+    Left,
     Irreversible,
 }

@@ -8,7 +8,7 @@ use machine::{Answer, Engine, MachineExt as _, Question};
 use model::{Bdf, Op, ServiceVerb, Tool};
 use serde_json::{Value, json};
 
-use crate::physics::{self, PhysicsError, loader};
+use crate::physics::{self, PhysicsError, handover, loader};
 use crate::tree::Tree;
 
 /// Carries operations out on one laid-out tree.
@@ -51,6 +51,8 @@ impl Hands for SimHands {
             Op::Regenerate(tool) => regenerate(&tree, tool),
             Op::Proxmox { vmid, set, delete, .. } => qm_set(&tree, *vmid, set, delete),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
+            Op::Bind(op) => handover::carry(&tree, op, &op.to),
+            Op::EndProcess { pid, name, .. } => handover::end(&tree, *pid, name),
         }
     }
 
@@ -76,6 +78,8 @@ impl Hands for SimHands {
                 qm_set(&tree, *vmid, before, &new)
             }
             Op::Kube(op) => crate::cluster::take_back(&tree, op),
+            Op::Bind(op) => handover::carry(&tree, op, &op.from),
+            Op::EndProcess { .. } => Ok(()),
         }
     }
 
@@ -143,6 +147,14 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
             }
             ServiceVerb::DaemonReload => None,
         };
+    }
+    let runs = match verb {
+        ServiceVerb::Stop => Some(false),
+        ServiceVerb::Start | ServiceVerb::Restart => Some(true),
+        _ => None,
+    };
+    if let Some(runs) = runs {
+        handover::unit(tree, &full, runs).map_err(|error| failed(&command, error))?;
     }
     if full == "docker.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start | ServiceVerb::Reload) {
         docker(tree).map_err(|message| no(&command, message))?;

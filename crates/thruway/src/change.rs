@@ -2,12 +2,14 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use journal::{Journal, Progress, Recovered, State, Transaction};
 use machine::Kind;
-use model::{Intent, Layer, OutcomeState, PLAN_SCHEMA, Plan};
+use model::{Handover, Intent, Layer, Op, OutcomeState, PLAN_SCHEMA, Plan};
 
+use crate::bind;
 use crate::cli::{ApplyArgs, Global, PlanArgs, UndoArgs, WishArgs};
 use crate::paint::{Page, Tone, paint};
 use crate::plans;
@@ -26,6 +28,8 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
     };
     Ok(Intent {
         give: wish.give.clone(),
+        handover: if wish.now { Handover::Now } else { Handover::AtBoot },
+        stop_holders: wish.stop_holders,
         vm,
         allow: wish.allow.clone(),
         by_ids: wish.by_ids,
@@ -50,7 +54,7 @@ pub fn plan(global: &Global, args: &PlanArgs, layers: &[Layer]) -> anyhow::Resul
     Ok(if plan.refusals.is_empty() { DONE } else { FOUND })
 }
 
-fn show(plan: &Plan, target: &Target, global: &Global) -> anyhow::Result<()> {
+pub fn show(plan: &Plan, target: &Target, global: &Global) -> anyhow::Result<()> {
     if global.json {
         return say(&(serde_json::to_string_pretty(plan)? + "\n"));
     }
@@ -70,22 +74,37 @@ pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Res
         }
         None => (Way::observe(target.machine()).plan(layers, &intent(&args.wish)?), layers.to_vec()),
     };
-    show(&plan, &target, global)?;
+    let go = Go { yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
+    carry_out(global, &target, &plan, &layers, &go)
+}
+
+/// How far a change goes.
+pub struct Go {
+    pub yes: bool,
+    pub dry_run: bool,
+    /// For each driver that is to let go of a card or to come to it.
+    pub limit: Duration,
+}
+
+/// Shows a plan, asks, applies it and looks whether its effect came.
+pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer], go: &Go) -> anyhow::Result<u8> {
+    show(plan, target, global)?;
     if !plan.refusals.is_empty() {
         return Ok(FOUND);
     }
-    if plan.changes.is_empty() || args.dry_run {
+    if plan.changes.is_empty() || go.dry_run {
         return Ok(DONE);
     }
     let path = target.path()?;
-    if !agreed(args.yes, "Carry this out?")? {
+    live_only(plan, target)?;
+    if !agreed(go.yes, "Carry this out?")? {
         warn("Nothing was changed.")?;
         return Ok(DONE);
     }
-    let hands = target.hands()?;
+    let hands = target.hands_within(go.limit)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
     recover(&mut journal)?;
-    let applied = journal.apply(&plan, &mut |progress| progress_line(progress)).map_err(rootly)?;
+    let applied = journal.apply(plan, &mut |progress| progress_line(progress)).map_err(rootly)?;
     drop(journal);
     if global.json {
         return say(&(serde_json::to_string(&applied)? + "\n")).map(|()| DONE);
@@ -93,11 +112,20 @@ pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Res
     let mut page = Page::new();
     page.gap();
     page.line(format!("{} Applied as change {}.", paint(Tone::Good, "●"), applied.number));
-    let outcomes = Way::observe(target.machine()).verify(&layers, &plan.asked);
+    let outcomes = Way::observe(target.machine()).verify(layers, &plan.asked);
     plans::outcome_lines(&mut page, &outcomes);
     page.line(format!("  Take it back with: {}", paint(Tone::Code, &format!("thruway undo {}", applied.number))));
     say(&page.text())?;
     Ok(DONE)
+}
+
+/// Drivers change hands on a running machine; a tree's sysfs is files.
+fn live_only(plan: &Plan, target: &Target) -> anyhow::Result<()> {
+    let hands_over = plan.changes.iter().any(|change| matches!(change.op, Op::Bind(_) | Op::EndProcess { .. }));
+    if hands_over && target.machine().kind() == Kind::Tree {
+        bail!("{} does not run: no driver can be bound there; leave --now away", target.machine().name());
+    }
+    Ok(())
 }
 
 fn read_plan(path: &Path) -> anyhow::Result<Plan> {
@@ -152,7 +180,7 @@ fn progress_line(progress: Progress<'_>) {
     };
 }
 
-fn agreed(yes: bool, question: &str) -> anyhow::Result<bool> {
+pub fn agreed(yes: bool, question: &str) -> anyhow::Result<bool> {
     if yes {
         return Ok(true);
     }
@@ -175,8 +203,12 @@ pub fn rootly(error: journal::Error) -> anyhow::Error {
 }
 
 fn standing<'t>(log: &'t [Transaction], layers: &[Layer]) -> impl DoubleEndedIterator<Item = &'t Transaction> {
-    let layers = layers.to_vec();
-    log.iter().filter(move |t| t.state == State::Applied && t.plan.layers.iter().any(|layer| layers.contains(layer)))
+    // A change of no floor, the ledger's, is everybody's.
+    let (layers, all) = (layers.to_vec(), layers.len() == Layer::ALL.len());
+    let meant = move |t: &Transaction| {
+        t.plan.layers.iter().any(|layer| layers.contains(layer)) || all && t.plan.layers.is_empty()
+    };
+    log.iter().filter(move |t| t.state == State::Applied && meant(t))
 }
 
 /// 0 all held or pending, 1 something failed, 2 could not look.
@@ -261,6 +293,10 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
     }
     if args.dry_run {
         return Ok(DONE);
+    }
+    let cards = bind::cards(&transaction.plan);
+    if let Some(refusal) = Way::observe(target.machine()).busy(&cards).first() {
+        bail!("{}; change {number} cannot be taken back so. Way out: {}", refusal.says, refusal.instead);
     }
     if !agreed(args.yes, "Take it back?")? {
         warn("Nothing was changed.")?;

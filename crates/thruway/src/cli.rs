@@ -73,6 +73,8 @@ pub enum Command {
         #[arg(value_name = "BDF")]
         card: Option<Bdf>,
     },
+    /// Promise a GPU to the host, a VM, containers or pods; every floor then keeps it from the others
+    Assign(AssignArgs),
     /// Show what would be changed, on all floors of this machine
     Plan(PlanArgs),
     /// Carry a plan out: shows it first and asks
@@ -110,7 +112,7 @@ pub enum Command {
     /// The host floor: IOMMU, VFIO, boot loader
     Host {
         #[command(subcommand)]
-        verb: Verb,
+        verb: HostVerb,
     },
     /// The VM floor: Proxmox VE, libvirt, QEMU
     Vm {
@@ -164,6 +166,72 @@ pub enum Verb {
     Undo(UndoArgs),
 }
 
+/// The host floor's verbs: those of every floor, and its own.
+#[derive(Subcommand, Debug)]
+pub enum HostVerb {
+    #[command(flatten)]
+    Common(Verb),
+    /// Give a card to vfio-pci now, without a reboot: its whole IOMMU group, until the next boot
+    #[command(
+        long_about = "Give a card to vfio-pci now, without a reboot: its whole IOMMU group, until the next boot.\n\n\
+                      Whoever uses the card is found first and named; nothing is torn from anybody. A failure halfway is \
+                      taken back. A driver that does not let go in time is reported, not waited for. Take it back with \
+                      thruway host unbind or thruway undo."
+    )]
+    Bind(BindArgs),
+    /// Give a card back to the driver that had it before, now
+    Unbind(UnbindArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct BindArgs {
+    /// The card, by the address of any of its functions
+    #[arg(value_name = "BDF")]
+    pub card: Bdf,
+    /// The driver that gets it
+    #[arg(long, value_name = "DRIVER", default_value = "vfio-pci", value_parser = driver)]
+    pub to: String,
+    /// Accept a loss by the id of the check that refuses, e.g. host/console-lost; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub allow: Vec<String>,
+    #[command(flatten)]
+    pub how: HandoverArgs,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct UnbindArgs {
+    /// The card, by the address of any of its functions
+    #[arg(value_name = "BDF")]
+    pub card: Bdf,
+    #[command(flatten)]
+    pub how: HandoverArgs,
+}
+
+/// How a card changes hands now.
+#[derive(Args, Debug, Clone)]
+pub struct HandoverArgs {
+    /// Stop what uses the card: systemd units (display manager, nvidia-persistenced) and, by SIGTERM, processes;
+    /// containers, pods and VMs are only named
+    #[arg(long)]
+    pub stop_holders: bool,
+    /// How long a driver may take to let go or to come
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub limit: u64,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A driver's name goes into a path below /sys and to modprobe.
+fn driver(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let ok = text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
+    if ok { Ok(text.to_owned()) } else { Err("is no driver's name, such as vfio-pci or nouveau".into()) }
+}
+
 #[derive(Subcommand, Debug)]
 pub enum CdiVerb {
     /// Print the CDI spec made from this machine's driver and cards
@@ -182,6 +250,15 @@ pub struct WishArgs {
     /// Accept a loss by the id of the check that refuses, e.g. host/console-lost; may be repeated
     #[arg(long, value_name = "ID")]
     pub allow: Vec<String>,
+    /// Bind it now as well, without waiting for the reboot
+    #[arg(long, conflicts_with = "at_boot")]
+    pub now: bool,
+    /// From the next boot on (the default)
+    #[arg(long)]
+    pub at_boot: bool,
+    /// With --now: stop what uses the card (units, and processes by SIGTERM)
+    #[arg(long, requires = "now")]
+    pub stop_holders: bool,
     /// Bind by vendor and device id (also catches twin cards)
     #[arg(long)]
     pub by_ids: bool,
@@ -228,6 +305,22 @@ pub struct ApplyArgs {
     #[arg(long, short)]
     pub yes: bool,
     /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct AssignArgs {
+    /// The card: its address, number (as nvidia-smi counts), UUID, or a part of its name
+    #[arg(value_name = "GPU")]
+    pub gpu: String,
+    /// Who may have it: host, vm:ID, containers, pods; nobody takes the promise back
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show what would be written and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

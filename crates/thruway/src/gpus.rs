@@ -1,6 +1,8 @@
 //! `thruway gpus`: every card, what it is, what it shares, who has it now.
 
+use gpu::promises::{self, Promised};
 use gpu::{Card, Holder, Inventory, Speed};
+use journal::ledger::{Ledger, Promise};
 use machine::Kind;
 use machine::nvml::NvmlGpu;
 use model::{Bdf, Seen};
@@ -10,9 +12,22 @@ use crate::paint::{Page, Tone, bytes, paint};
 const SCHEMA: u32 = 1;
 const COLUMN: usize = 10;
 
-pub fn json(inventory: &Inventory, machine: &str, kind: Kind, only: Option<Bdf>) -> serde_json::Value {
-    let cards: Vec<&Card> = chosen(inventory, only).collect();
-    serde_json::json!({
+pub fn json(
+    inventory: &Inventory,
+    ledger: &Ledger,
+    machine: &str,
+    kind: Kind,
+    only: Option<Bdf>,
+) -> serde_json::Result<serde_json::Value> {
+    let mut cards = Vec::new();
+    for card in chosen(inventory, only) {
+        let mut value = serde_json::to_value(card)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("promised".into(), serde_json::to_value(promises::promised(ledger, inventory, card))?);
+        }
+        cards.push(value);
+    }
+    Ok(serde_json::json!({
         "schema": SCHEMA,
         "thruway": env!("CARGO_PKG_VERSION"),
         "machine": machine,
@@ -21,7 +36,8 @@ pub fn json(inventory: &Inventory, machine: &str, kind: Kind, only: Option<Bdf>)
         "looked": inventory.looked,
         "driver": inventory.driver,
         "cards": cards,
-    })
+        "ledger": ledger,
+    }))
 }
 
 /// 0 a card was found, 1 none, 2 could not look.
@@ -37,7 +53,7 @@ fn chosen(inventory: &Inventory, only: Option<Bdf>) -> impl Iterator<Item = &Car
     inventory.cards.iter().filter(move |card| only.is_none_or(|bdf| card.identity.bdf.same_slot(&bdf)))
 }
 
-pub fn page(inventory: &Inventory, machine: &str, kind: Kind, only: Option<Bdf>) -> String {
+pub fn page(inventory: &Inventory, ledger: &Ledger, machine: &str, kind: Kind, only: Option<Bdf>) -> String {
     let mut page = Page::new();
     if kind == Kind::Simulated {
         page.line(format!("{} {}", paint(Tone::Strong, machine), paint(Tone::Warn, "(simulated)")));
@@ -46,7 +62,7 @@ pub fn page(inventory: &Inventory, machine: &str, kind: Kind, only: Option<Bdf>)
     let mut found = false;
     for card in chosen(inventory, only) {
         page.gap();
-        card_lines(&mut page, inventory, card);
+        card_lines(&mut page, inventory, ledger, card);
         found = true;
     }
     if !found {
@@ -56,11 +72,12 @@ pub fn page(inventory: &Inventory, machine: &str, kind: Kind, only: Option<Bdf>)
             _ => page.line(format!("No GPU: {machine} has no display or 3D controller on its PCI bus.")),
         }
     }
+    lost_lines(&mut page, inventory, ledger);
     driver_lines(&mut page, inventory);
     page.text()
 }
 
-fn card_lines(page: &mut Page, inventory: &Inventory, card: &Card) {
+fn card_lines(page: &mut Page, inventory: &Inventory, ledger: &Ledger, card: &Card) {
     let bdf = card.identity.bdf;
     let title = format!("{} {}", vendor(&card.vendor_name), card.device_name);
     let arch = card.arch.map(|arch| format!("  {arch:?}")).unwrap_or_default();
@@ -73,6 +90,9 @@ fn card_lines(page: &mut Page, inventory: &Inventory, card: &Card) {
     let mut say = |label: &str, text: String| page.hang(4, label, COLUMN, Tone::Plain, &text);
     let holder_text = holder(&card.holder);
     say("held by", holder_text);
+    if let Some(text) = promise(&promises::promised(ledger, inventory, card)) {
+        say("promised", text);
+    }
     let boot = if card.boot_vga { ", the machine's boot VGA" } else { "" };
     say("class", format!("{}{boot}", card.class_name));
     if let Some(subsystem) = card.identity.subsystem {
@@ -144,6 +164,28 @@ fn nvml_lines(page: &mut Page, gpu: &NvmlGpu) {
     for process in gpu.processes.get().into_iter().flatten() {
         let memory = seen(&process.memory.as_ref().map(|b| format!("{} MiB", b >> 20)), "N/A");
         say("process", format!("{} {} {} {memory}", process.pid, process.kind, seen(&process.name, "?")));
+    }
+}
+
+/// To whom it is promised, in words; nothing where the ledger does not speak of it.
+fn promise(promised: &Promised) -> Option<String> {
+    Some(match promised {
+        Promised::Nobody => return None,
+        Promised::To { to } => format!("to {to}"),
+        Promised::OtherCard { to, was } => format!("not this card: {} was promised to {to} in this slot", was.id),
+        Promised::Moved { to, from } => format!("to {to}, when it sat at {}; assign it anew", from.short()),
+        Promised::Unreadable { why } => format!("unknown: {why}"),
+    })
+}
+
+/// Promises of cards that are not there.
+fn lost_lines(page: &mut Page, inventory: &Inventory, ledger: &Ledger) {
+    for written in &ledger.promises {
+        let Promise { gpu, name, to, .. } = &written.promise;
+        if inventory.card(gpu.bdf).is_none() {
+            page.gap();
+            page.line(format!("{} {name} [{}] is promised to {to} and not there.", gpu.bdf, gpu.id));
+        }
     }
 }
 

@@ -4,6 +4,8 @@
     reason = "the program reads its own arguments, plans and outputs; machines only through machine"
 )]
 
+mod assign;
+mod bind;
 mod change;
 mod cli;
 mod demo;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiVerb, Cli, Color, Command, Global, Verb};
+use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb};
 use target::Target;
 use way::Way;
 
@@ -59,15 +61,17 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             let target = Target::open(global)?;
             let machine = target.machine();
             let inventory = gpu::observe(machine);
+            let ledger = journal::ledger::read(machine);
             let name = target.name(global);
             if global.json {
-                let json = gpus::json(&inventory, &name, machine.kind(), card);
+                let json = gpus::json(&inventory, &ledger, &name, machine.kind(), card)?;
                 say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
             } else {
-                say(&gpus::page(&inventory, &name, machine.kind(), card))?;
+                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), card))?;
             }
             Ok(gpus::status(&inventory, card))
         }
+        Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
         Command::Verify => change::verify(global, &Layer::ALL),
@@ -78,7 +82,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
         Command::Demo(args) => demo::demo(global, &args),
         Command::Lab(args) => lab::lab(global, &args),
-        Command::Host { verb } => floor(global, Layer::Host, verb),
+        Command::Host { verb: HostVerb::Common(verb) } => floor(global, Layer::Host, verb),
+        Command::Host { verb: HostVerb::Bind(args) } => bind::bind(global, &args),
+        Command::Host { verb: HostVerb::Unbind(args) } => bind::unbind(global, &args),
         Command::Vm { verb } => floor(global, Layer::Vm, verb),
         Command::Guest { verb } => floor(global, Layer::Guest, verb),
         Command::Container { verb } => floor(global, Layer::Container, verb),

@@ -1,7 +1,7 @@
 //! Plans on paper: each change as a diff with its reason, risk, moment and way back.
 
 use machine::Machine;
-use model::{Change, Content, Effective, KubeVerb, Layer, Op, Outcome, OutcomeState, Plan, Risk, Undo};
+use model::{Change, Content, Effective, Hold, KubeVerb, Layer, Op, Outcome, OutcomeState, Plan, Risk, Undo};
 use similar::TextDiff;
 
 use crate::paint::{Page, Tone, paint, plural};
@@ -92,6 +92,15 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
                 page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --delete {}", delete.join(",")));
             }
         }
+        Op::Bind(op) => {
+            let hold = |hold: &Hold| match &hold.forced {
+                Some(name) => format!("{} (driver_override {name})", hold.driver),
+                None => hold.driver.to_string(),
+            };
+            let line = format!("{} [{}]: {} → {}", op.bdf, op.id, hold(&op.from), hold(&op.to));
+            page.whole(4, "", 0, Tone::Code, &line);
+        }
+        Op::EndProcess { pid, name, .. } => page.whole(4, "", 0, Tone::Code, &format!("kill -TERM {pid}  ({name})")),
         Op::Kube(op) => {
             let verb = match op.verb {
                 KubeVerb::Apply => "apply",
@@ -143,6 +152,7 @@ fn undo(undo: Undo) -> &'static str {
     match undo {
         Undo::Exact => "undo: exact",
         Undo::Inverse => "undo: by the opposite operation",
+        Undo::Left => "undo: left as it is",
         Undo::Irreversible => "undo: NOT POSSIBLE",
     }
 }
@@ -176,5 +186,8 @@ pub fn outcome_lines(page: &mut Page, outcomes: &[Outcome]) {
 }
 
 pub fn layer_names(layers: &[Layer]) -> String {
+    if layers.is_empty() {
+        return "ledger".into();
+    }
     layers.iter().map(|layer| layer.name()).collect::<Vec<_>>().join(", ")
 }

@@ -75,10 +75,23 @@ impl Target {
     }
 
     pub fn hands(&self) -> anyhow::Result<Box<dyn Hands>> {
+        self.hands_within(journal::bind::LIMIT)
+    }
+
+    /// As [`Target::hands`]; a driver may take so long to let go of a card or to come to it.
+    pub fn hands_within(&self, limit: std::time::Duration) -> anyhow::Result<Box<dyn Hands>> {
         let path = self.path()?;
         Ok(match self {
             Target::Simulated { .. } => Box::new(sim::SimHands::new(&path)),
-            _ => Box::new(RealHands::new(&path)),
+            _ => Box::new(RealHands::new(&path).limit(limit)),
         })
+    }
+
+    /// The changes made to this machine; none where it is a recording.
+    pub fn log(&self) -> Result<Vec<journal::Transaction>, journal::Error> {
+        match self {
+            Target::Root(root) | Target::Simulated { root, .. } => journal::read_log(root),
+            Target::Captured(_) => Ok(Vec::new()),
+        }
     }
 }

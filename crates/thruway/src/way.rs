@@ -1,12 +1,17 @@
 //! The whole way over one machine: each floor's facts, findings, plan and outcomes, through the floors' same verbs.
 
-use gpu::Inventory;
+use std::collections::BTreeMap;
+
+use gpu::{Inventory, promises};
+use journal::ledger::{Ledger, Owner};
 use machine::Machine;
-use model::{About, Finding, Intent, Layer, Outcome, Plan, Presence, run_all};
+use model::{About, Bdf, BindOp, Finding, Handover, Intent, Layer, Op, Outcome, Plan, Presence, Refusal, run_all};
 
 /// Everything that was observed of one machine.
 pub struct Way {
     pub gpus: Inventory,
+    /// To whom each card is promised.
+    pub ledger: Ledger,
     host: host::Facts,
     vm: vm::Facts,
     guest: guest::Facts,
@@ -44,8 +49,19 @@ impl Way {
             container: container::observe(machine, &gpus),
             kube: kube::observe(machine, &gpus),
             app: app::observe(machine, &gpus),
+            ledger: journal::ledger::read(machine),
             gpus,
         }
+    }
+
+    /// Tells the host floor of the binds that stand.
+    pub fn remember(&mut self, before: BTreeMap<Bdf, BindOp>) {
+        self.host.remembered = before;
+    }
+
+    /// Why these cards cannot change hands now: who uses them.
+    pub fn busy(&self, cards: &[Bdf]) -> Vec<Refusal> {
+        host::busy(&self.host, cards)
     }
 
     pub fn presence(&self, layer: Layer) -> Presence {
@@ -60,8 +76,9 @@ impl Way {
     /// that the log says which floors a change was made on; where no floor changes anything, all say what they want.
     pub fn plan(&self, layers: &[Layer], intent: &Intent) -> Plan {
         let layers = Layer::ALL.into_iter().filter(|layer| layers.contains(layer));
-        let plans: Vec<Plan> =
-            layers.map(|layer| on_floor!(self, layer, |floor, facts| floor::plan(facts, intent))).collect();
+        let plans: Vec<Plan> = layers
+            .map(|layer| self.keep(layer, on_floor!(self, layer, |floor, facts| floor::plan(facts, intent))))
+            .collect();
         let idle = plans.iter().all(Plan::is_empty);
         let (working, resting): (Vec<Plan>, Vec<Plan>) = plans.into_iter().partition(|plan| idle || !plan.is_empty());
         let notes = resting.into_iter().flat_map(|plan| plan.notes).collect::<Vec<_>>();
@@ -71,9 +88,66 @@ impl Way {
         joined
     }
 
+    /// A floor's plan, refused where it hands out a card that is promised to another.
+    fn keep(&self, layer: Layer, mut plan: Plan) -> Plan {
+        if plan.changes.is_empty() {
+            return plan;
+        }
+        let intent = plan.asked.clone();
+        let refusals = self.handed_out(layer, &plan).into_iter().filter_map(|(bdf, to)| {
+            let card = self.gpus.cards.iter().find(|card| card.identity.bdf.same_slot(&bdf))?;
+            promises::refuse(&self.ledger, &self.gpus, card, &to)
+        });
+        for refusal in refusals.collect::<Vec<_>>() {
+            if intent.allow.iter().any(|id| id == promises::PROMISED) {
+                plan.notes.push(format!("allowed ({}): {}", promises::PROMISED, refusal.says));
+            } else {
+                plan.refusals.push(refusal);
+            }
+        }
+        plan
+    }
+
+    /// The cards that a floor's plan hands out, and to whom.
+    fn handed_out(&self, layer: Layer, plan: &Plan) -> Vec<(Bdf, Owner)> {
+        let intent = &plan.asked;
+        let to_vm = |vm: Option<String>| {
+            let wanted = self.host.wanted.iter().map(|want| want.bdf);
+            let cards: Vec<Bdf> = if intent.give.is_empty() { wanted.collect() } else { intent.give.clone() };
+            let vm = intent.vm.clone().or(vm).unwrap_or_default();
+            cards.into_iter().map(|bdf| (bdf, Owner::Vm(vm.clone()))).collect()
+        };
+        // Whatever NVIDIA's driver holds here can be had by every container, and by every pod that asks.
+        let driven = |to: Owner| {
+            let driven = self.gpus.nvidia().filter(|card| card.driver.get().is_some_and(|driver| driver == "nvidia"));
+            driven.map(|card| (card.identity.bdf, to.clone())).collect()
+        };
+        match (layer, &intent.handover) {
+            (Layer::Host, Handover::Back) => Vec::new(),
+            (Layer::Host, Handover::Bind(driver)) if !host::is_vfio(driver) => Vec::new(),
+            (Layer::Host, _) => to_vm(None),
+            (Layer::Vm, _) => to_vm(plan.changes.iter().find_map(|change| vmid(&change.op))),
+            (Layer::Container, _) => driven(Owner::Containers),
+            (Layer::Cluster, _) => driven(Owner::Pods),
+            (Layer::Guest | Layer::App, _) => Vec::new(),
+        }
+    }
+
     pub fn verify(&self, layers: &[Layer], intent: &Intent) -> Vec<Outcome> {
         let layers = Layer::ALL.into_iter().filter(|layer| layers.contains(layer));
         layers.flat_map(|layer| on_floor!(self, layer, |floor, facts| floor::verify(facts, intent))).collect()
+    }
+}
+
+/// The Proxmox VE machine that a step changes.
+fn vmid(op: &Op) -> Option<String> {
+    match op {
+        Op::Proxmox { vmid, .. } => Some(vmid.to_string()),
+        Op::WriteFile { path, .. } => {
+            let name = path.rsplit('/').next()?.strip_suffix(".conf")?;
+            name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.to_owned())
+        }
+        _ => None,
     }
 }
 

@@ -244,6 +244,46 @@ fn names_pods_by_the_cluster() {
 }
 
 #[test]
+fn users_are_named_with_their_nodes_and_whom_to_stop() {
+    let mut memory = seed(Some("nvidia"));
+    let stat = |pid: u32, name: &str| format!("{pid} ({name}) S 1 {}7777 9\n", "0 ".repeat(17));
+    memory.insert_file(&format!("{GPU}/drm/card0/dev"), b"226:0\n");
+    memory.insert_file("/sys/bus/pci/devices/0000:26:00.1/sound/card1/id", b"NVidia\n");
+    memory.insert_file("/dev/snd/pcmC1D3p", b"");
+    memory.insert_file("/sys/module/nvidia_drm/parameters/modeset", b"Y\n");
+    memory.insert_link("/etc/systemd/system/display-manager.service", "/usr/lib/systemd/system/gdm3.service");
+    process(&mut memory, 700, &["gdm3"], &[], "/system.slice/gdm3.service");
+    process(&mut memory, 812, &["nvidia-persiste"], &["/dev/nvidia0"], "/system.slice/nvidia-persistenced.service");
+    process(
+        &mut memory,
+        900,
+        &["Xorg"],
+        &["/dev/dri/card0", "/dev/tty7"],
+        "/user.slice/user-42.slice/session-c1.scope",
+    );
+    process(&mut memory, 950, &["pipewire"], &["/dev/snd/pcmC1D3p"], "/user.slice/user-1000.slice/session-2.scope");
+    process(&mut memory, 960, &["other"], &["/dev/snd/pcmC0D0p", "/dev/nvidiactl"], "/system.slice/x.service");
+    memory.insert_file("/proc/950/stat", stat(950, "pipe) wire").as_bytes());
+    let inventory = observe(&memory);
+    let all = crate::users(&memory, &inventory);
+    let users = &all[&Bdf::new(0, 0x26, 0, 0)];
+    let seen: Vec<(u32, Vec<&str>, crate::Who, Option<u64>)> = users
+        .processes
+        .iter()
+        .map(|u| (u.pid, u.nodes.iter().map(String::as_str).collect(), u.who.clone(), u.started))
+        .collect();
+    let expected = [
+        (812, vec!["/dev/nvidia0"], crate::Who::Unit("nvidia-persistenced.service".into()), None),
+        (900, vec!["/dev/dri/card0"], crate::Who::Desktop("gdm3.service".into()), None),
+        (950, vec!["/dev/snd/pcmC1D3p"], crate::Who::Process, Some(7777)),
+    ];
+    assert_eq!(seen, expected);
+    let [kernel] = users.kernel.as_slice() else { panic!("{:?}", users.kernel) };
+    assert!(kernel.says.contains("nvidia_drm"), "{kernel:?}");
+    assert_eq!(users.unseen, None);
+}
+
+#[test]
 fn hidden_descriptors_are_unknown_and_never_nobody() {
     for driver in ["vfio-pci", "nouveau"] {
         let mut memory = seed(Some(driver));

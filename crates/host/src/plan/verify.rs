@@ -1,19 +1,24 @@
 //! Whether what a plan promised is so: by driver links, /dev/vfio and /proc/cmdline.
 
 use formats::kcmdline::Cmdline;
-use model::{Evidence, Intent, Outcome, OutcomeState, Seen, Source};
+use model::{Evidence, Handover, Intent, Outcome, OutcomeState, Seen, Source};
 
 use super::{cmdline, targets};
-use crate::facts::{Facts, Place, is_vfio};
+use crate::facts::{Facts, Place, Target, is_vfio};
 
 const REBOOT: &str = "a reboot of this machine";
 
 /// Looks again at each thing that [`super::plan`] promises for this intent.
 pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
+    let targets = targets(facts, intent);
+    match &intent.handover {
+        Handover::Bind(driver) => return bound(facts, &targets, Some(driver)),
+        Handover::Back => return bound(facts, &targets, None),
+        Handover::AtBoot | Handover::Now => {}
+    }
     if !matches!(facts.place, Place::Metal) {
         return Vec::new();
     }
-    let targets = targets(facts, intent);
     let mut outcomes = Vec::new();
     if targets.is_empty() {
         return outcomes;
@@ -60,19 +65,54 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
             evidence.extend(hold.map(|source| Evidence { source: source.clone(), value: "holds it at boot".into() }));
             outcomes.push(Outcome { says: format!("{} is held by vfio-pci", function.bdf.short()), state, evidence });
         }
-        // The kernel makes the group's node once vfio-pci has a device of it; before that there is nothing to wait for
-        // beyond what is said above.
-        if let (true, Seen::Is(group)) = (target.held(), &target.card.group) {
-            let number = group.number.to_string();
-            let state = match &facts.usage.nodes {
-                Seen::Is(names) if names.contains(&number) => OutcomeState::Held,
-                Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),
-                Seen::Is(_) | Seen::Absent => OutcomeState::Failed("the kernel made no node for the group".into()),
-            };
-            let value = facts.usage.nodes.get().map_or("absent".into(), |names| names.join(" "));
-            let evidence = vec![Evidence { source: Source::file("/dev/vfio"), value }];
-            outcomes.push(Outcome { says: format!("/dev/vfio/{number} can be given to a VM"), state, evidence });
-        }
+        outcomes.extend(node(facts, target));
     }
     outcomes
+}
+
+/// What a bind promised, or (`None`) its way back.
+fn bound(facts: &Facts, targets: &[Target<'_>], driver: Option<&str>) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for target in targets {
+        for function in &target.functions {
+            let path = format!("/sys/bus/pci/devices/{}/driver", function.bdf);
+            let value = match &function.driver {
+                Seen::Is(name) => name.clone(),
+                Seen::Absent => "no driver".into(),
+                Seen::Unreadable(reason) => reason.to_string(),
+            };
+            let short = function.bdf.short();
+            let (says, holds) = match driver {
+                Some(driver) => {
+                    (format!("{short} is held by {driver}"), function.driver.get().is_some_and(|d| d == driver))
+                }
+                None => {
+                    let free = !function.driver.get().is_some_and(|name| is_vfio(name));
+                    (format!("{short} is back with its own driver"), free && !function.driver_override.is_there())
+                }
+            };
+            let state = match (&function.driver, holds) {
+                (Seen::Unreadable(reason), _) => OutcomeState::Unknown(reason.to_string()),
+                (_, true) => OutcomeState::Held,
+                (_, false) => OutcomeState::Failed(format!("{value} has it; a bind lasts until the next boot only")),
+            };
+            outcomes.push(Outcome { says, state, evidence: vec![Evidence { source: Source::file(path), value }] });
+        }
+        outcomes.extend(node(facts, target).filter(|_| driver.is_some()));
+    }
+    outcomes
+}
+
+/// The kernel makes the group's node once vfio-pci has a device of it; before that there is nothing to wait for.
+fn node(facts: &Facts, target: &Target<'_>) -> Option<Outcome> {
+    let group = target.card.group.get().filter(|_| target.held())?;
+    let number = group.number.to_string();
+    let state = match &facts.usage.nodes {
+        Seen::Is(names) if names.contains(&number) => OutcomeState::Held,
+        Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),
+        Seen::Is(_) | Seen::Absent => OutcomeState::Failed("the kernel made no node for the group".into()),
+    };
+    let value = facts.usage.nodes.get().map_or("absent".into(), |names| names.join(" "));
+    let evidence = vec![Evidence { source: Source::file("/dev/vfio"), value }];
+    Some(Outcome { says: format!("/dev/vfio/{number} can be given to a VM"), state, evidence })
 }

@@ -15,8 +15,8 @@ finish() {
     sleep 1
     poweroff -f
 }
-# An orphaned guest ends by itself.
-(sleep 120; poweroff -f) &
+# An orphaned guest ends by itself. One that hangs says in what: the lab keeps the console's last lines.
+(sleep 40; echo w >/proc/sysrq-trigger; dmesg | tail -n 30; sleep 80; poweroff -f) &
 
 # judge STEP EVIDENCE TEST...: the test decides.
 judge() {
@@ -33,16 +33,13 @@ look() {
     status=$?
     sed 's/^/LAB> /' "/$1"
 }
-# What `thruway host bind` and `thruway host unbind` will do.
-give() {
-    echo vfio-pci >"$pci/$1/driver_override"
-    [ -L "$pci/$1/driver" ] && echo "$1" >"$pci/$1/driver/unbind"
-    echo "$1" >/sys/bus/pci/drivers_probe
-}
-take_back() {
-    echo "$1" >"$pci/$1/driver/unbind"
-    echo >"$pci/$1/driver_override"
-    echo "$1" >/sys/bus/pci/drivers_probe
+# hand NAME ARGUMENTS...: runs thruway host with these arguments, shows what it says and leaves it in /NAME.
+hand() {
+    name=$1
+    shift
+    thruway host "$@" </dev/null >"/$name" 2>&1
+    status=$?
+    sed 's/^/LAB> /' "/$name"
 }
 
 while read -r module; do insmod "/modules/$module"; done </modules/order
@@ -82,9 +79,10 @@ judge audio "$audio: driver $audio_was" [ "$audio_was" = snd_hda_intel ]
 look before
 judge seen "thruway gpus: exit status $status" grep -q 10de:1d01 /before
 
-give "$gpu"
+# The audio function by name: its card goes, whole.
+hand bind bind "$audio" --yes
+judge bind "thruway host bind: exit status $status" [ "$status" = 0 ]
 judge bind-gpu "$gpu: driver $(driver "$gpu")" [ "$(driver "$gpu")" = vfio-pci ]
-give "$audio"
 judge bind-audio "$audio: driver $(driver "$audio")" [ "$(driver "$audio")" = vfio-pci ]
 judge node "$(ls -l "/dev/vfio/$group" 2>&1)" [ -c "/dev/vfio/$group" ]
 look bound
@@ -92,12 +90,27 @@ look bound
 says_vfio() { grep -q '^ *driver  *vfio-pci' /bound && grep -q 'with .*driver vfio-pci' /bound; }
 judge seen-vfio "thruway gpus: exit status $status" says_vfio
 
-take_back "$gpu"
+# A driver that does not know the GPU refuses it, when vfio-pci has let go already: it goes back.
+hand wrong bind "$gpu" --to snd_hda_intel --yes
+says_back() {
+    [ "$status" = 2 ] && grep -q "No such device" /wrong &&
+        [ "$(driver "$gpu") $(driver "$audio")" = "vfio-pci vfio-pci" ]
+}
+judge rolled-back "thruway host bind --to snd_hda_intel: exit status $status, $gpu: driver $(driver "$gpu")" says_back
+
+# A user of the group is named and nothing is torn from it; told so, thruway ends it.
+sleep 100 3<>"/dev/vfio/$group" &
+user=$!
+hand busy unbind "$gpu" --yes
+says_user() { [ "$status" = 1 ] && grep -q "process $user (sleep)" /busy && [ "$(driver "$gpu")" = vfio-pci ]; }
+judge in-use "thruway host unbind: exit status $status, $gpu: driver $(driver "$gpu")" says_user
+hand ended unbind "$gpu" --stop-holders --yes
+judge unbind "thruway host unbind --stop-holders: exit status $status" [ "$status" = 0 ]
+judge user-gone "process $user: $(kill -0 "$user" 2>&1 || echo ended)" [ ! -e "/proc/$user/exe" ]
 read -r override <"$pci/$gpu/driver_override"
-judge back-gpu "$gpu: driver $(driver "$gpu"), driver_override $override" [ "$(driver "$gpu")" = "$gpu_was" ]
-take_back "$audio"
+judge back-gpu "$gpu: driver $(driver "$gpu"), driver_override $override" [ "$(driver "$gpu") $override" = "$gpu_was (null)" ]
 read -r override <"$pci/$audio/driver_override"
-judge back-audio "$audio: driver $(driver "$audio"), driver_override $override" [ "$(driver "$audio")" = "$audio_was" ]
+judge back-audio "$audio: driver $(driver "$audio"), driver_override $override" [ "$(driver "$audio") $override" = "$audio_was (null)" ]
 judge node-gone "/dev/vfio: $(echo $(ls /dev/vfio))" [ ! -e "/dev/vfio/$group" ]
 look after
 judge seen-back "thruway gpus says what it said at first" cmp -s /before /after

@@ -126,6 +126,7 @@ pub fn boot(root: &Path) -> Result<Boot, PhysicsError> {
     tree.store("boots", &count)?;
     tree.write("/proc/sys/kernel/random/boot_id", format!("0000b007-0000-4000-8000-{count:012x}\n"))?;
     super::vm::forget(&tree)?;
+    super::handover::forget(&tree)?;
     let kernel = Kernel::read(&tree, &boot.cmdline);
     boot.iommu = iommu(&tree, &kernel)?;
     let mut functions = tree.hardware()?.pci;

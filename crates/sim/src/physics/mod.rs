@@ -6,6 +6,7 @@
 mod boot;
 mod driver;
 mod film;
+pub(crate) mod handover;
 pub(crate) mod loader;
 mod modprobe;
 mod udev;
@@ -14,6 +15,7 @@ mod vm;
 pub use boot::{Boot, boot};
 pub use driver::{install_driver, install_packages};
 pub use film::{play_film, stop_film};
+pub use handover::{Trouble, set_trouble};
 pub use vm::{Vm, plug_into, start_vm, stop_vm};
 
 pub(crate) use boot::{bind, snapshot};
