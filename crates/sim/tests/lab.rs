@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sim::lab::{Ended, Event, LabError, Options, STEPS, run};
+use sim::lab::{Ended, Event, Form, LabError, Options, STEPS, run};
 
 /// `target/debug/thruway`: two floors above this test, if it was built.
 fn thruway() -> Option<PathBuf> {
@@ -16,6 +16,7 @@ fn thruway() -> Option<PathBuf> {
 
 fn options(thruway: PathBuf, interrupted: bool) -> Options {
     Options {
+        form: Form::Short,
         cache: std::env::temp_dir().join("thruway-lab-cache"),
         thruway,
         limit: Duration::from_secs(150),
