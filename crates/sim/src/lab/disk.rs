@@ -59,9 +59,29 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/initramfs-tools/conf.d/thruway-lab", "MODULES=dep\nCOMPRESS=gzip\nCOMPRESSLEVEL=1\n"),
     (
         "/etc/libvirt/qemu/jellyfin.xml",
-        "<domain type='kvm'>\n  <name>jellyfin</name>\n  <devices>\n    <hostdev mode='subsystem' type='pci' managed='yes'>\n\
-         \x20     <source>\n        <address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>\n      </source>\n\
-         \x20   </hostdev>\n  </devices>\n</domain>\n",
+        "<domain type='kvm'>
+  <name>jellyfin</name>
+  <os firmware='efi'>
+    <type arch='x86_64' machine='q35'>hvm</type>
+  </os>
+  <cpu mode='host-passthrough'/>
+  <devices>
+    <memballoon model='none'/>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source>
+        <address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
+      </source>
+      <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0' multifunction='on'/>
+    </hostdev>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source>
+        <address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/>
+      </source>
+      <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x1'/>
+    </hostdev>
+  </devices>
+</domain>
+",
     ),
     (
         "/etc/systemd/system/thruway-lab.service",

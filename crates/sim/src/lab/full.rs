@@ -28,7 +28,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ("early", "the initramfs gave them to it, before the root file system was mounted"),
     ("node", "the group's node is there"),
     ("verified", "thruway host verify says held"),
-    ("doctor-well", "thruway host doctor finds nothing wrong"),
+    ("doctor-well", "thruway doctor finds nothing wrong"),
     ("again", "a second plan is empty"),
     ("undo", "thruway undo takes it back"),
     ("files", "/etc and /boot are as before"),

@@ -54,6 +54,7 @@ run() {
     done >"$state/$name"
     read -r status <"$state/status"
 }
+# says NAME WORDS
 says() { grep -q -- "$2" "$state/$1"; }
 # All that a human or thruway writes below /etc and /boot; what update-grub and update-initramfs make is no part of it.
 listing() {
@@ -66,15 +67,12 @@ groups() { ls /sys/kernel/iommu_groups 2>/dev/null | wc -l; }
 nodes() { echo $(ls /dev/vfio 2>/dev/null); }
 finished() { [ "$status" = 0 ]; }
 initrd_has_it() {
-    lsinitramfs "/boot/initrd.img-$(uname -r)" >"$state/initrd" 2>&1
     grep -q '/vfio-pci\.ko' "$state/initrd" && grep -q 'init-top/thruway-vfio' "$state/initrd"
 }
-# The node of vfio itself is there from the module's load on.
-earlier() {
-    vfio=$(dmesg | sed -n 's/^\[ *\([0-9]*\)\.\([0-9]*\)\] VFIO - User Level.*/\1\2/p' | head -n 1)
-    root=$(dmesg | sed -n 's/^\[ *\([0-9]*\)\.\([0-9]*\)\] EXT4-fs (vda1): mounted.*/\1\2/p' | head -n 1)
-    [ -n "$vfio" ] && [ -n "$root" ] && [ "$vfio" -lt "$root" ]
-}
+# since WORDS: when the kernel said them, in microseconds.
+since() { dmesg | sed -n "s/^\[ *\([0-9]*\)\.\([0-9]*\)\] $1.*/\1\2/p" | head -n 1; }
+
+earlier() { [ -n "$vfio" ] && [ "$vfio" -lt "${root:-0}" ]; }
 
 first() {
     cp /proc/cmdline "$state/cmdline"
@@ -104,7 +102,9 @@ first() {
     judge apply "exit status $status, $(grep -m 1 'Applied' "$state/apply")" finished
     finished || finish
     generated() { grep -q 'linux.*intel_iommu=on' /boot/grub/grub.cfg && ! grep -q 'intel_iommu=off' /boot/grub/grub.cfg && initrd_has_it; }
-    judge generated "$(grep -m 1 -o 'intel_iommu=[a-z]*' /boot/grub/grub.cfg), $(grep -o '[a-z-]*vfio[-a-z]*\(\.ko\)*$' "$state/initrd" | sort -u | tr '\n' ' ')" generated
+    lsinitramfs "/boot/initrd.img-$(uname -r)" >"$state/initrd" 2>&1
+    carries=$(grep -o '[^/]*vfio[^/]*$' "$state/initrd" | sort -u | tr '\n' ' ')
+    judge generated "$(grep -m 1 -o 'intel_iommu=[a-z]*' /boot/grub/grub.cfg); $carries" generated
     run verify host verify
     judge pending "exit status $status, $(grep -c pending "$state/verify") things wait for the reboot" says verify 'pending: waits for a reboot'
     next 2
@@ -118,16 +118,19 @@ second() {
     judge group "group $group: $members" [ "$members" = "$gpu $audio" ]
     judge bound-gpu "$gpu: driver $(driver "$gpu")" [ "$(driver "$gpu")" = vfio-pci ]
     judge bound-audio "$audio: driver $(driver "$audio")" [ "$(driver "$audio")" = vfio-pci ]
-    judge early "vfio ${vfio:=-} before the root file system" earlier
+    vfio=$(since 'VFIO - User Level')
+    root=$(since 'EXT4-fs (vda1): mounted')
+    judge early "microseconds since the kernel's start: vfio $vfio, root file system $root" earlier
     judge node "$(ls -l "/dev/vfio/$group" 2>&1)" [ -c "/dev/vfio/$group" ]
     run verify host verify
     held() { finished && ! says verify pending && says verify "/dev/vfio/$group"; }
     judge verified "exit status $status, $(grep -c '●' "$state/verify") things are so" held
-    run doctor host doctor
+    run doctor doctor
     judge doctor-well "exit status $status, $(tail -n 1 "$state/doctor")" finished
     run plan host plan --give 01:00.0
     empty() { finished && says plan 'Nothing to change'; }
     judge again "exit status $status" empty
+    echo "LAB~ update-grub and update-initramfs run again"
     run undo undo --yes
     judge undo "exit status $status, $(tail -n 1 "$state/undo")" finished
     finished || finish
