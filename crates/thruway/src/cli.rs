@@ -255,7 +255,7 @@ pub struct LabArgs {
     /// Keep the downloaded packages and the Debian disk here; without it, thruway/lab in the user's cache
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Give up when the machine has run so long [default: 150, with --full 1200]
+    /// Give up when the machine has run so long [default: 150, with --full 1800]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub limit: Option<u64>,
 }

@@ -13,7 +13,7 @@ mkdir -p "$state"
 # The console is for these lines from now on.
 dmesg -n 1
 # An orphaned host ends by itself.
-(sleep 900; echo o >/proc/sysrq-trigger) &
+(sleep 1800; echo o >/proc/sysrq-trigger) &
 
 finish() {
     echo "LAB: end"

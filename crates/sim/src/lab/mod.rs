@@ -56,11 +56,11 @@ impl Form {
         }
     }
 
-    /// How long QEMU may run where nothing else was said: some three times what a machine without KVM needs.
+    /// How long QEMU may run where nothing else was said: several times what an idle machine without KVM needs.
     pub fn limit(self) -> Duration {
         Duration::from_secs(match self {
             Form::Short => 150,
-            Form::Full => 1200,
+            Form::Full => 1800,
         })
     }
 }
