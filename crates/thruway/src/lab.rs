@@ -70,7 +70,7 @@ fn progress(event: &Event, verbose: bool) -> String {
         }
         Event::Doing { boot, seconds, what } => {
             let clock = format!("boot {boot}, {seconds:.0} s");
-            format!("      {}\n", paint(Tone::Faint, &format!("{clock:<14}{what}")))
+            format!("      {}\n", paint(Tone::Faint, &format!("{clock:<16}{what}")))
         }
         // What thruway printed in the guest, with its own "simulated" on the heading above.
         Event::Said(text) if verbose => format!("    {}\n", paint(Tone::Faint, text)),

@@ -107,7 +107,9 @@ impl Machine {
         }
         let mut command = Command::new(QEMU);
         command
-            .args(["-accel", "tcg", "-smp", "1", "-m", boot.memory()])
+            // With more room for translated code, what is left of the last boot makes GRUB take minutes: a write to a
+            // page looks through all code that was ever translated of it.
+            .args(["-accel", "tcg,tb-size=64", "-smp", "1", "-m", boot.memory()])
             // The proxy hands the guest's memory on as descriptors, so it must be a memfd.
             .args(["-object", &format!("memory-backend-memfd,id=ram0,size={},share=on", boot.memory())])
             .args(["-M", "q35,kernel-irqchip=split,memory-backend=ram0"])
