@@ -6,35 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sim::lab::{Ended, Event, LabError, Options, STEPS, run};
+use sim::lab::{Ended, Event, Form, LabError, Options, STEPS, run};
 
-/// `target/debug/thruway`: two floors above this test, if it was built.
-fn thruway() -> Option<PathBuf> {
-    let test = std::env::current_exe().ok()?;
-    Some(test.parent()?.parent()?.join("thruway")).filter(|path| path.is_file())
-}
+mod lab_common;
 
 fn options(thruway: PathBuf, interrupted: bool) -> Options {
     Options {
-        cache: std::env::temp_dir().join("thruway-lab-cache"),
+        form: Form::Short,
+        cache: lab_common::cache(),
         thruway,
         limit: Duration::from_secs(150),
         interrupted: Arc::new(AtomicBool::new(interrupted)),
     }
 }
 
-/// Whether the lab cannot be made here, which is no failure of ours: a package is lacking, or apt has no network.
-fn lacking(error: &LabError) -> bool {
-    match error {
-        LabError::Missing { .. } | LabError::Unfit(_) => true,
-        LabError::Tool { command, .. } => command.starts_with("apt-"),
-        _ => false,
-    }
-}
-
 #[test]
 fn a_card_goes_to_vfio_and_comes_back() {
-    let Some(thruway) = thruway() else {
+    let Some(thruway) = lab_common::thruway() else {
         println!("SKIP: thruway is not built; run cargo build -p thruway");
         return;
     };
@@ -46,7 +34,7 @@ fn a_card_goes_to_vfio_and_comes_back() {
     };
     let report = match run(&options(thruway, false), &mut tell) {
         Ok(report) => report,
-        Err(error) if lacking(&error) => {
+        Err(error) if lab_common::lacking(&error) => {
             println!("SKIP: {error}");
             return;
         }
@@ -64,14 +52,14 @@ fn a_card_goes_to_vfio_and_comes_back() {
 
 #[test]
 fn an_interrupted_lab_ends_before_it_boots() {
-    let Some(thruway) = thruway() else {
+    let Some(thruway) = lab_common::thruway() else {
         println!("SKIP: thruway is not built; run cargo build -p thruway");
         return;
     };
     let mut booted = false;
     match run(&options(thruway, true), &mut |event| booted |= matches!(event, Event::Booting { .. })) {
         Err(LabError::Interrupted) => assert!(!booted),
-        Err(error) if lacking(&error) => println!("SKIP: {error}"),
+        Err(error) if lab_common::lacking(&error) => println!("SKIP: {error}"),
         other => panic!("{other:?}"),
     }
 }

@@ -107,7 +107,7 @@ pub enum Command {
     },
     /// Watch the whole way on simulated machines: no root, no hardware
     Demo(DemoArgs),
-    /// Boot a QEMU machine with a fake NVIDIA card, and run this thruway in it: no hardware, no KVM, no root
+    /// Boot a QEMU machine with a fake NVIDIA card, and run this thruway in it: no hardware, no KVM
     Lab(LabArgs),
     /// The host floor: IOMMU, VFIO, boot loader
     Host {
@@ -366,10 +366,13 @@ pub struct DemoArgs {
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LabArgs {
-    /// Keep the downloaded packages here; without it, thruway/lab in the user's cache
+    /// A whole Debian host: GRUB, doctor, plan, apply, reboot, verify, undo, reboot; minutes, and root the first time
+    #[arg(long)]
+    pub full: bool,
+    /// Keep the downloaded packages and the Debian disk here; without it, thruway/lab in the user's cache
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Give up when the machine has run so long
-    #[arg(long, value_name = "SECONDS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub limit: u64,
+    /// Give up when the machine has run so long [default: 150, with --full 1800]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=7200))]
+    pub limit: Option<u64>,
 }

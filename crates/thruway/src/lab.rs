@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use sim::lab::{Ended, Event, Options, Report, STEPS, Step};
+use sim::lab::{Ended, Event, Form, Options, Report, Step};
 
 use crate::cli::{Global, LabArgs};
 use crate::paint::{Page, Tone, paint};
@@ -22,10 +22,12 @@ pub fn lab(global: &Global, args: &LabArgs) -> anyhow::Result<u8> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot watch for ctrl-C")?;
     }
+    let form = if args.full { Form::Full } else { Form::Short };
     let options = Options {
+        form,
         thruway: std::env::current_exe().context("cannot find this program's own file")?,
         cache: cache(args)?,
-        limit: Duration::from_secs(args.limit),
+        limit: args.limit.map_or(form.limit(), Duration::from_secs),
         interrupted,
     };
     let mut printed = Ok(());
@@ -66,6 +68,10 @@ fn progress(event: &Event, verbose: bool) -> String {
             let what = format!("Linux {kernel} on {qemu}, with a fake NVIDIA GT 1030 [10de:1d01] that thruway serves");
             format!("{head}\n{}\n\n", paint(Tone::Faint, &what))
         }
+        Event::Doing { boot, seconds, what } => {
+            let clock = format!("boot {boot}, {seconds:.0} s");
+            format!("      {}\n", paint(Tone::Faint, &format!("{clock:<16}{what}")))
+        }
         // What thruway printed in the guest, with its own "simulated" on the heading above.
         Event::Said(text) if verbose => format!("    {}\n", paint(Tone::Faint, text)),
         Event::Said(_) => String::new(),
@@ -89,7 +95,7 @@ fn summary(report: &Report) -> String {
     page.gap();
     let well = report.steps.iter().filter(|step| step.ok).count();
     let (tone, verdict) = if report.status() == 0 { (Tone::Good, "all well") } else { (Tone::Bad, "not well") };
-    let counted = format!("{well} of {} steps in {:.1} s (simulated)", STEPS.len(), report.seconds);
+    let counted = format!("{well} of {} steps in {:.1} s (simulated)", report.form.steps().len(), report.seconds);
     page.line(format!("{}: {counted}", paint(tone, verdict)));
     match report.ended {
         Ended::Finished => {}

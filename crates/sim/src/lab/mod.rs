@@ -1,5 +1,8 @@
 //! The lab: stock QEMU boots a Debian kernel in which the real thruway runs against a fake NVIDIA card. The card is
-//! served by this very process over QEMU's multi-process proxy, so no hardware, no KVM and no root is needed.
+//! served by this very process over QEMU's multi-process proxy, so no hardware and no KVM is needed.
+//!
+//! It has two forms. The short one is a kernel with an initramfs: a card goes to vfio-pci and back, in seconds. The full
+//! one is a Debian host on a disk with its own GRUB: doctor, plan, apply, reboot, verify, undo, reboot.
 //!
 //! Everything shown of it is simulated: what the kernel does (IOMMU groups, vfio-pci, sysfs) is real, the machine is
 //! QEMU's and the card is ours.
@@ -12,13 +15,16 @@
 
 mod card;
 mod cpio;
+mod disk;
+mod full;
 mod image;
 mod parts;
+mod progress;
 mod qemu;
 mod serial;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,8 +36,46 @@ pub use serial::{Line, STEPS, Step};
 /// Version of the report's JSON.
 const SCHEMA: u32 = 1;
 
+/// How much of a machine the lab is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// Kernel and initramfs; bind and unbind. Seconds.
+    #[default]
+    Short,
+    /// A Debian host that boots through its own GRUB, three times. Minutes.
+    Full,
+}
+
+impl Form {
+    /// Every step in its order: its id and what it shows.
+    pub fn steps(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Form::Short => STEPS,
+            Form::Full => full::STEPS,
+        }
+    }
+
+    /// A guest that says nothing for so long will say nothing more. The full form has an `update-initramfs` to wait for.
+    fn silence(self) -> Duration {
+        Duration::from_secs(match self {
+            Form::Short => 60,
+            Form::Full => 600,
+        })
+    }
+
+    /// How long QEMU may run where nothing else was said: several times what an idle machine without KVM needs.
+    pub fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Form::Short => 150,
+            Form::Full => 1800,
+        })
+    }
+}
+
 /// What the lab is made of and how long it may take.
 pub struct Options {
+    pub form: Form,
     /// The program that runs in the guest: a dynamically linked thruway of this machine.
     pub thruway: PathBuf,
     /// Where downloaded packages are kept from one run to the next.
@@ -49,6 +93,9 @@ pub enum Event {
     Preparing(String),
     /// QEMU starts.
     Booting { kernel: String, qemu: String },
+    /// What the machine does now: the number of its boot, seconds since QEMU's start, and words of which the guest's
+    /// own are untrusted.
+    Doing { boot: u32, seconds: f64, what: String },
     /// A line that a command in the guest printed. Untrusted text.
     Said(String),
     /// A step is done.
@@ -58,8 +105,6 @@ pub enum Event {
 /// QEMU's proxy device is experimental: now and then it crashes QEMU or leaves the guest waiting for ever. That says
 /// nothing of what the lab is to show, so such a run is made again.
 const ATTEMPTS: u32 = 3;
-/// A guest that says nothing for so long will say nothing more.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// How the machine's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -82,6 +127,7 @@ pub struct Report {
     pub schema: u32,
     /// Always true: a machine of QEMU's, a card of ours.
     pub simulated: bool,
+    pub form: Form,
     /// The guest kernel's release.
     pub kernel: String,
     /// The first line of `qemu-system-x86_64 --version`.
@@ -91,6 +137,8 @@ pub struct Report {
     pub ended: Ended,
     /// How often QEMU was started: again after a crash or a silence of its own.
     pub attempts: u32,
+    /// How often the machine was booted.
+    pub boots: u32,
     /// In the order they were done.
     pub steps: Vec<Step>,
     /// Ids of steps that the guest never came to.
@@ -162,19 +210,18 @@ fn once(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabErr
     }
     let qemu = qemu::version()?;
     let dir = tempfile::Builder::new().prefix("thruway-lab-").tempdir().map_err(LabError::io("temporary directory"))?;
-    let kernel = parts::kernel(&options.cache, tell)?;
-    let busybox = parts::busybox(&options.cache, tell)?;
-    tell(Event::Preparing("packing the initramfs".into()));
-    let initramfs = dir.path().join("initramfs.cpio");
-    let archive = image::build(&kernel, &busybox, &options.thruway)?;
-    std::fs::write(&initramfs, archive).map_err(LabError::io(initramfs.display().to_string()))?;
+    let (kernel, boot) = match options.form {
+        Form::Short => short(options, dir.path(), tell)?,
+        Form::Full => full::prepare(options, dir.path(), tell)?,
+    };
     // A download may have taken a while.
     if options.interrupted.load(Ordering::Relaxed) {
         return Err(LabError::Interrupted);
     }
-    tell(Event::Booting { kernel: kernel.release.clone(), qemu: qemu.clone() });
+    tell(Event::Booting { kernel: kernel.clone(), qemu: qemu.clone() });
     let began = Instant::now();
-    let mut machine = qemu::Machine::start(&kernel.image, &initramfs)?;
+    let mut machine = qemu::Machine::start(&boot)?;
+    let mut progress = progress::Progress::default();
     let mut steps = Vec::new();
     let mut heard = Instant::now();
     let ended = loop {
@@ -184,26 +231,35 @@ fn once(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabErr
         if began.elapsed() >= options.limit {
             break Ended::TimeLimit;
         }
-        if heard.elapsed() >= SILENCE {
+        if heard.elapsed() >= options.form.silence() {
             break Ended::Silent;
         }
         let said = machine.line(Duration::from_millis(100));
         if matches!(said, qemu::Heard::Line(_)) {
             heard = Instant::now();
         }
-        match said {
-            qemu::Heard::Line(line) => match serial::parse(&line) {
+        let doing = match said {
+            qemu::Heard::Line(line) => match serial::parse(&line, options.form.steps()) {
                 Line::Step(step) => {
                     tell(Event::Step(step.clone()));
                     steps.push(step);
+                    continue;
                 }
-                Line::Said(text) => tell(Event::Said(text)),
+                Line::Said(text) => {
+                    tell(Event::Said(text));
+                    continue;
+                }
+                Line::Doing(text) => Some(text),
                 Line::End => break Ended::Finished,
-                Line::Console(_) => {}
+                Line::Console(line) if progress::dead(&line) => break Ended::Early,
+                Line::Console(line) => progress.hear(&line).map(str::to_owned),
             },
-            qemu::Heard::Nothing => {}
+            qemu::Heard::Nothing => None,
             qemu::Heard::End if machine.crashed() => break Ended::Crashed,
             qemu::Heard::End => break Ended::Early,
+        };
+        if let Some(what) = doing {
+            tell(Event::Doing { boot: progress.boots(), seconds: tenths(began), what });
         }
     };
     let last_words = machine.stop();
@@ -211,13 +267,30 @@ fn once(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabErr
     Ok(Report {
         schema: SCHEMA,
         simulated: true,
-        kernel: kernel.release,
+        form: options.form,
+        kernel,
         qemu,
-        seconds: (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        seconds: tenths(began),
         ended,
         attempts: 1,
-        not_reached: STEPS.iter().map(|(id, _)| *id).filter(reached).collect(),
+        boots: progress.boots(),
+        not_reached: options.form.steps().iter().map(|(id, _)| *id).filter(reached).collect(),
         steps,
         last_words: if ended == Ended::Finished { Vec::new() } else { last_words },
     })
+}
+
+fn tenths(since: Instant) -> f64 {
+    (since.elapsed().as_secs_f64() * 10.0).round() / 10.0
+}
+
+/// The short form's kernel release and what QEMU boots.
+fn short(options: &Options, dir: &Path, tell: &mut dyn FnMut(Event)) -> Result<(String, qemu::Boot), LabError> {
+    let kernel = parts::kernel(&options.cache, tell)?;
+    let busybox = parts::busybox(&options.cache, tell)?;
+    tell(Event::Preparing("packing the initramfs".into()));
+    let initramfs = dir.join("initramfs.cpio");
+    let archive = image::build(&kernel, &busybox, &options.thruway)?;
+    std::fs::write(&initramfs, archive).map_err(LabError::io(initramfs.display().to_string()))?;
+    Ok((kernel.release, qemu::Boot::Kernel { kernel: kernel.image, initramfs }))
 }

@@ -146,7 +146,7 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, LabError> {
 }
 
 /// A program that an ordinary user's PATH lacks.
-fn admin(name: &str) -> Command {
+pub fn admin(name: &str) -> Command {
     let at = ["/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file());
     at.map_or_else(|| Command::new(name), Command::new)
 }

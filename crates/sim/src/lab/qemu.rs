@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -40,6 +40,50 @@ pub enum Heard {
     End,
 }
 
+/// What QEMU boots.
+pub enum Boot {
+    /// A kernel with its initramfs, ended by the guest's power-off or reboot.
+    Kernel { kernel: PathBuf, initramfs: PathBuf },
+    /// A disk's own boot loader, through reboots, with a second disk for what is not Debian's. Neither is written to:
+    /// what the guest writes goes to a temporary file in `scratch`.
+    Disk { root: PathBuf, tools: PathBuf, scratch: PathBuf },
+}
+
+impl Boot {
+    fn memory(&self) -> &'static str {
+        match self {
+            Boot::Kernel { .. } => "1G",
+            Boot::Disk { .. } => "2G",
+        }
+    }
+
+    fn arguments(&self, command: &mut Command) {
+        match self {
+            Boot::Kernel { kernel, initramfs } => {
+                command.arg("-no-reboot").arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+                command.args(["-append", "console=ttyS0 intel_iommu=on panic=-1 quiet"]);
+            }
+            Boot::Disk { root, tools, scratch } => {
+                // A host is judged as one: it does not see that it runs on QEMU, by the CPU's flag or the firmware's
+                // names. Intel's, since the IOMMU is.
+                command.args(["-cpu", "qemu64,vendor=GenuineIntel,-hypervisor"]);
+                command.args(["-smbios", "type=1,manufacturer=thruway,product=lab"]);
+                for (id, file) in [("root", root), ("tools", tools)] {
+                    // In a QEMU option a comma is written twice.
+                    let file = file.display().to_string().replace(',', ",,");
+                    let cache = "format=raw,snapshot=on,cache=unsafe";
+                    command.arg("-drive").arg(format!("if=none,id={id},{cache},file={file}"));
+                    let first = if id == "root" { ",bootindex=0" } else { "" };
+                    command.arg("-device").arg(format!("virtio-blk-pci,drive={id}{first}"));
+                }
+                // Otherwise the first seconds of a boot wait for randomness.
+                command.args(["-device", "virtio-rng-pci"]);
+                command.env("TMPDIR", scratch);
+            }
+        }
+    }
+}
+
 /// A running QEMU. Dropping it kills its process group, whatever the reason.
 pub struct Machine {
     child: Child,
@@ -51,7 +95,7 @@ pub struct Machine {
 
 impl Machine {
     /// Starts QEMU with the fake card's two functions in one slot.
-    pub fn start(kernel: &Path, initramfs: &Path) -> Result<Machine, LabError> {
+    pub fn start(boot: &Boot) -> Result<Machine, LabError> {
         let mut card = Vec::new();
         let mut ends = Vec::new();
         for model in [GT1030, GT1030_AUDIO] {
@@ -63,11 +107,13 @@ impl Machine {
         }
         let mut command = Command::new(QEMU);
         command
-            .args(["-accel", "tcg", "-smp", "1", "-m", "1G"])
+            // With more room for translated code, what is left of the last boot makes GRUB take minutes: a write to a
+            // page looks through all code that was ever translated of it.
+            .args(["-accel", "tcg,tb-size=64", "-smp", "1", "-m", boot.memory()])
             // The proxy hands the guest's memory on as descriptors, so it must be a memfd.
-            .args(["-object", "memory-backend-memfd,id=ram0,size=1G,share=on"])
+            .args(["-object", &format!("memory-backend-memfd,id=ram0,size={},share=on", boot.memory())])
             .args(["-M", "q35,kernel-irqchip=split,memory-backend=ram0"])
-            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"])
             .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
             .args(["-device", "pcie-root-port,id=rp1,slot=1"]);
         for (number, end) in ends.iter().enumerate() {
@@ -75,8 +121,7 @@ impl Machine {
             let fd = end.as_raw_fd();
             command.arg("-device").arg(format!("x-pci-proxy-dev,bus=rp1,addr=0.{number}{multi},fd={fd}"));
         }
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-        command.args(["-append", "console=ttyS0 intel_iommu=on panic=-1 quiet"]);
+        boot.arguments(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => LabError::Missing { what: QEMU.into(), package: PACKAGE },

@@ -1,5 +1,5 @@
 //! What the guest's script says on the serial console, one line each: `LAB: STEP ok|fail EVIDENCE`, `LAB> TEXT` for
-//! what a command printed, `LAB: end`. All else is the kernel's console. The guest is not trusted: lines are bounded
+//! what a command printed, `LAB~ TEXT` for what it is about to do, `LAB: end`. All else is the kernel's console. The guest is not trusted: lines are bounded
 //! by the reader and control characters are left to the printer.
 
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub const STEPS: &[(&str, &str)] = &[
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     pub id: String,
-    /// What it shows, from [`STEPS`]; empty for a step that is not listed there.
+    /// What it shows, from the form's list; empty for a step that is not listed there.
     pub title: &'static str,
     pub ok: bool,
     /// What the guest saw. Untrusted text.
@@ -43,19 +43,24 @@ pub enum Line {
     Step(Step),
     /// Printed by a command in the guest.
     Said(String),
+    /// What the script is about to do.
+    Doing(String),
     /// The script is through.
     End,
     /// The kernel's, or no line of the protocol.
     Console(String),
 }
 
-/// Reads one line, with or without its line end.
-pub fn parse(line: &str) -> Line {
+/// Reads one line, with or without its line end. `steps` has the titles.
+pub fn parse(line: &str, steps: &[(&str, &'static str)]) -> Line {
     let line = line.trim_end_matches(['\r', '\n']);
     let console = || Line::Console(line.to_owned());
     // Firmware and kernel may have left the cursor anywhere: the mark counts, not the column.
     if let Some((_, text)) = line.split_once("LAB> ") {
         return Line::Said(text.to_owned());
+    }
+    if let Some((_, text)) = line.split_once("LAB~ ") {
+        return Line::Doing(text.to_owned());
     }
     let Some((_, text)) = line.split_once("LAB: ") else { return console() };
     if text == "end" {
@@ -64,7 +69,7 @@ pub fn parse(line: &str) -> Line {
     let mut words = text.splitn(3, ' ');
     match (words.next(), words.next()) {
         (Some(id), Some(state @ ("ok" | "fail"))) if !id.is_empty() => {
-            let title = STEPS.iter().find(|(known, _)| *known == id).map_or("", |(_, title)| title);
+            let title = steps.iter().find(|(known, _)| *known == id).map_or("", |(_, title)| *title);
             let evidence = words.next().unwrap_or_default().to_owned();
             Line::Step(Step { id: id.to_owned(), title, ok: state == "ok", evidence })
         }
@@ -84,13 +89,14 @@ mod tests {
             ok: true,
             evidence: "/dev/vfio/5 is there".into(),
         };
-        assert_eq!(parse("LAB: node ok /dev/vfio/5 is there\r\n"), Line::Step(step.clone()));
-        assert_eq!(parse("\u{1b}[2JLAB: node ok /dev/vfio/5 is there"), Line::Step(step));
-        assert!(matches!(parse("LAB: new fail"), Line::Step(Step { ok: false, title: "", .. })));
-        assert_eq!(parse("LAB>   driver  none"), Line::Said("  driver  none".into()));
-        assert_eq!(parse("LAB: end\r"), Line::End);
+        assert_eq!(parse("LAB: node ok /dev/vfio/5 is there\r\n", STEPS), Line::Step(step.clone()));
+        assert_eq!(parse("\u{1b}[2JLAB: node ok /dev/vfio/5 is there", STEPS), Line::Step(step));
+        assert!(matches!(parse("LAB: new fail", STEPS), Line::Step(Step { ok: false, title: "", .. })));
+        assert_eq!(parse("LAB>   driver  none", STEPS), Line::Said("  driver  none".into()));
+        assert_eq!(parse("LAB~ update-grub", STEPS), Line::Doing("update-grub".into()));
+        assert_eq!(parse("LAB: end\r", STEPS), Line::End);
         for other in ["LAB: ", "LAB: node", "LAB: node perhaps", "LAB:  ok", "[    1.0] vfio-pci 0000:01:00.0", ""] {
-            assert!(matches!(parse(other), Line::Console(_)), "{other}");
+            assert!(matches!(parse(other, STEPS), Line::Console(_)), "{other}");
         }
     }
 
