@@ -36,7 +36,7 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         engine: wish.engine.clone(),
         default_runtime: wish.default_runtime,
         deployment: wish.deployment.clone(),
-        guard: wish.guard.map(crate::guard::wish).transpose()?,
+        guard: wish.guard.map(|guard| crate::guard::wish(guard, wish.guard_program.as_deref())).transpose()?,
     })
 }
 

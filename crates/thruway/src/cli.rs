@@ -275,6 +275,9 @@ pub struct WishArgs {
     /// boot once more if the network's gateway does not answer
     #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "report")]
     pub guard: Option<GuardWish>,
+    /// With --guard: where thruway lies on that machine; without it, where this program lies here
+    #[arg(long, value_name = "PATH", requires = "guard")]
+    pub guard_program: Option<PathBuf>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

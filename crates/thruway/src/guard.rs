@@ -2,6 +2,7 @@
 //! and whether the plan came true, writes that down, and takes the change back where that was asked for.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -18,9 +19,12 @@ use crate::target::Target;
 use crate::way::Way;
 use crate::{DONE, FOUND, plans, say};
 
-/// The wish with this program's own place, which the unit starts.
-pub fn wish(wish: GuardWish) -> anyhow::Result<Guard> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+/// The wish with the program that the unit starts.
+pub fn wish(wish: GuardWish, program: Option<&Path>) -> anyhow::Result<Guard> {
+    let program = match program {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe().context("cannot find this program's own file")?,
+    };
     let program = program.into_os_string().into_string();
     let Ok(program) = program else { bail!("this program lies at a path that is no UTF-8: systemd cannot start it") };
     Ok(Guard { program, undo: wish == GuardWish::Undo })

@@ -9,6 +9,7 @@ use std::path::Path;
 use common::{differ, on, snapshot, stderr, stdout};
 use machine::scratch::Scratch;
 
+const PROGRAM: &str = "/usr/local/bin/thruway";
 const GIVE: [&str; 4] = ["--give", "26:00.0", "--allow", "host/console-lost"];
 
 fn host() -> Scratch {
@@ -19,7 +20,8 @@ fn host() -> Scratch {
 }
 
 fn apply(root: &Path, guard: &str) {
-    let done = on(root, &[["host", "apply", "--yes", guard].as_slice(), &GIVE].concat());
+    let guard = ["host", "apply", "--yes", guard, "--guard-program", PROGRAM];
+    let done = on(root, &[guard.as_slice(), &GIVE].concat());
     assert_eq!(done.status.code(), Some(0), "{}\n{}", stdout(&done), stderr(&done));
 }
 
@@ -48,7 +50,7 @@ fn a_boot_that_came_true_is_judged_once() {
     assert!(guard(root).1.contains("No change waits"));
     apply(root, "--guard");
     let unit = std::fs::read_to_string(root.join("etc/systemd/system/thruway-guard.service")).expect("the unit");
-    assert!(unit.contains(&format!("ExecStart={} guard\n", env!("CARGO_BIN_EXE_thruway"))), "{unit}");
+    assert!(unit.contains(&format!("ExecStart={PROGRAM} guard\n")), "{unit}");
     let (status, text) = guard(root);
     assert!(status == Some(0) && text.contains("Change 1 waits for a boot"), "{text}");
 
@@ -127,9 +129,17 @@ fn where_no_gateway_is_undo_is_refused() {
     let route = root.join("proc/net/route");
     let head = std::fs::read_to_string(&route).expect("routes");
     std::fs::write(&route, head.lines().next().unwrap_or_default()).expect("no routes");
-    let refused = on(root, &[["host", "plan", "--guard=undo"].as_slice(), &GIVE].concat());
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(stdout(&refused).contains("no IPv4 default route"), "{}", stdout(&refused));
-    let allowed = on(root, &[["host", "plan", "--guard=report"].as_slice(), &GIVE].concat());
-    assert_eq!(allowed.status.code(), Some(0), "{}", stdout(&allowed));
+    let plan = |guard: &str, program: &str| {
+        let output = on(root, &[["host", "plan", guard, "--guard-program", program].as_slice(), &GIVE].concat());
+        (output.status.code(), stdout(&output))
+    };
+    let (status, text) = plan("--guard=undo", PROGRAM);
+    assert!(status == Some(1) && text.contains("no IPv4 default route"), "{text}");
+    let (status, text) = plan("--guard=report", PROGRAM);
+    assert_eq!(status, Some(0), "{text}");
+    // What a boot clears away, or systemd could not start.
+    for program in ["/tmp/thruway", "/run/thruway", "thruway", "/opt/my tools/thruway"] {
+        let (status, text) = plan("--guard=report", program);
+        assert!(status == Some(1) && text.contains("the boot guard cannot start"), "{program}: {text}");
+    }
 }
