@@ -48,6 +48,11 @@ pub struct Distro {
 }
 
 impl Distro {
+    /// True for the distribution itself and for those made from it.
+    pub fn is(&self, id: &str) -> bool {
+        self.id == id || self.like.iter().any(|like| like == id)
+    }
+
     /// Debian's grub-mkconfig reads /etc/default/grub.d; others' does not.
     pub fn debian_family(&self) -> bool {
         matches!(self.id.as_str(), "debian" | "ubuntu" | "linuxmint" | "pop")
@@ -91,6 +96,8 @@ pub struct Boot {
     pub loader: Loader,
     /// What shows that it is this loader.
     pub loader_source: Source,
+    /// What makes grub.cfg here, where GRUB is the loader.
+    pub mkconfig: model::Tool,
     /// `/proc/cmdline`.
     pub effective: Fact<String>,
     /// What the loader's own source files say, joined as the generator joins it.
@@ -103,6 +110,8 @@ pub struct Boot {
     pub pieces: Vec<Written>,
     /// Secure Boot of this machine's firmware.
     pub secure_boot: Seen<bool>,
+    /// On ostree: whether the initramfs is made on this machine already. `Absent` elsewhere.
+    pub local_initramfs: Seen<bool>,
 }
 
 /// A piece of a command line where it stands.
@@ -112,44 +121,7 @@ pub struct Written {
     pub text: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Loader {
-    Grub,
-    /// proxmox-boot-tool copies kernels to ESPs, GRUB boots them.
-    ProxmoxGrub,
-    /// proxmox-boot-tool, systemd-boot boots them.
-    ProxmoxSystemdBoot,
-    SystemdBoot,
-    /// Fedora's kind: GRUB reads entries of the Boot Loader Specification.
-    GrubEntries,
-    /// The command line is inside the kernel image.
-    UnifiedImage,
-    Unknown,
-}
-
-impl Loader {
-    pub fn words(self) -> &'static str {
-        match self {
-            Loader::Grub => "GRUB",
-            Loader::ProxmoxGrub => "GRUB, fed by proxmox-boot-tool",
-            Loader::ProxmoxSystemdBoot => "systemd-boot, fed by proxmox-boot-tool",
-            Loader::SystemdBoot => "systemd-boot",
-            Loader::GrubEntries => "GRUB with loader entries",
-            Loader::UnifiedImage => "a unified kernel image",
-            Loader::Unknown => "an unknown boot loader",
-        }
-    }
-
-    /// The file whose command line this loader's generator reads.
-    pub fn reads(self) -> Option<&'static str> {
-        match self {
-            Loader::Grub | Loader::ProxmoxGrub | Loader::GrubEntries => Some("/etc/default/grub"),
-            Loader::ProxmoxSystemdBoot | Loader::SystemdBoot | Loader::UnifiedImage => Some("/etc/kernel/cmdline"),
-            Loader::Unknown => None,
-        }
-    }
-}
+pub use crate::loader::{Appliance, Loader};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Iommu {
@@ -230,6 +202,9 @@ pub enum InitTool {
     InitramfsTools,
     Dracut,
     Mkinitcpio,
+    Booster,
+    /// dracut, run by rpm-ostree for a deployment.
+    Ostree,
 }
 
 /// What of this machine depends on which PCI function.

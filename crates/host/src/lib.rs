@@ -2,13 +2,14 @@
 
 pub mod checks;
 mod facts;
+mod loader;
 mod observe;
 mod plan;
 
 pub use checks::CHECKS;
 pub use facts::{
-    Boot, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader, ModprobeLine, NetUse,
-    Place, Target, Usage, Want, Written,
+    Appliance, Boot, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader,
+    ModprobeLine, NetUse, Place, Target, Usage, Want, Written,
 };
 pub use observe::observe;
 pub use plan::{files, plan, verify};

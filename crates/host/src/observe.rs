@@ -2,6 +2,7 @@
 
 mod boot;
 mod conf;
+mod loader;
 mod usage;
 mod wanted;
 
@@ -234,8 +235,11 @@ fn remaps(machine: &dyn Machine, units: &Seen<Vec<String>>, kernel: &Kernel, eff
 fn texts(machine: &dyn Machine) -> BTreeMap<String, Seen<String>> {
     use crate::plan::files;
     let mut paths: Vec<String> = files::OWN.iter().map(|path| (*path).to_owned()).collect();
-    paths.extend(["/etc/default/grub", "/etc/kernel/cmdline"].map(str::to_owned));
-    for dir in ["/etc/default/grub.d", "/etc/modprobe.d"] {
+    let edited = ["/etc/default/grub", "/etc/kernel/cmdline", "/etc/kernelstub/configuration", "/etc/booster.yaml"];
+    let lists = ["/etc/modules", "/etc/initramfs-tools/modules", "/etc/mkinitcpio.conf", "/etc/dracut.conf"];
+    paths.extend(edited.into_iter().chain(lists).map(str::to_owned));
+    let dirs = ["/etc/default/grub.d", "/etc/modprobe.d", "/etc/modules-load.d", "/etc/cmdline.d"];
+    for dir in dirs.into_iter().chain(["/etc/dracut.conf.d", "/etc/mkinitcpio.conf.d"]).chain(loader::ENTRIES) {
         paths.extend(machine.names(dir).into_iter().map(|name| format!("{dir}/{name}")));
     }
     let read = |path: String| {

@@ -10,6 +10,10 @@
 //! - [`files::SCRIPT`] `/etc/initramfs-tools/scripts/init-top/thruway-vfio` (0755), in the image: lines
 //!   `hold ADDR 10de:1d01 1043:85f4` at its end, `-` for an identity that is not known; runs before udev starts.
 //! - [`files::HOOK`] `/etc/initramfs-tools/hooks/thruway-vfio` (0755): puts vfio-pci into the image.
+//! - dracut, mkinitcpio, booster instead: [`files::SETTER`] `/etc/thruway/hold-vfio` (0755), a script with the same
+//!   `hold` lines, and [`files::MODPROBE`]: `install vfio-pci /bin/sh /etc/thruway/hold-vfio; /sbin/modprobe
+//!   --ignore-install vfio-pci`, `softdep DRIVER pre: vfio-pci`; [`files::DRACUT`] and [`files::MKINITCPIO`] load
+//!   vfio-pci first and carry both along.
 //! - [`files::MODULES`] `/etc/modules-load.d/thruway-vfio.conf`: `vfio-pci`, `vfio_iommu_type1`, where they are modules.
 //!
 //! With [`Intent::by_ids`]: [`files::MODPROBE`] `/etc/modprobe.d/thruway-vfio.conf`: `options vfio-pci
@@ -17,11 +21,15 @@
 //! is built in: `vfio-pci.ids=…` on the kernel command line instead.
 //!
 //! The kernel command line only where the IOMMU is off and a token mends it: [`files::GRUB`]
-//! `/etc/default/grub.d/99-thruway.cfg` on Debian's family, else the loader's own source. Never `amd_iommu=on`.
+//! `/etc/default/grub.d/99-thruway.cfg` on Debian's family, [`files::CMDLINE`] where mkinitcpio joins such pieces, else
+//! the loader's own source or its own program. Never `amd_iommu=on`.
 
+mod clean;
 mod cmdline;
 pub mod files;
 pub mod hold;
+mod initramfs;
+mod loader;
 mod steps;
 mod verify;
 
@@ -29,7 +37,7 @@ use std::collections::BTreeMap;
 
 use model::{Bdf, Intent, Layer, Plan, Refusal, Seen, Verdict};
 
-use crate::facts::{Facts, InitTool, Place, Target};
+use crate::facts::{Facts, Place, Target};
 pub(crate) use cmdline::place;
 pub use verify::verify;
 
@@ -72,11 +80,6 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         plan.refusals.retain(|refusal| refusal.because == "host/driver-owns-card");
     } else {
         plan.notes.push("this machine must be rebooted once all is written".into());
-        if facts.initramfs.tool != Some(InitTool::InitramfsTools) && !intent.by_ids {
-            plan.notes.push(
-                "another card with the same driver may load it first; thruway verify says so after the boot".into(),
-            );
-        }
     }
     plan
 }

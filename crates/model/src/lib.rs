@@ -12,7 +12,7 @@ pub use floor::{Intent, Outcome, OutcomeState, Presence};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
 pub use plan::{
-    ArgsTool, Basis, Before, Change, Content, Effective, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan, Refusal, Risk, ServiceVerb,
-    Tool, Undo,
+    ArgsTool, Basis, Before, Change, Content, Effective, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan, Refusal, Risk,
+    ServiceVerb, Tool, Undo,
 };
 pub use seen::{Fact, Reason, Seen, Source};

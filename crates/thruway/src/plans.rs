@@ -18,7 +18,12 @@ pub fn page(plan: &Plan, machine: &dyn Machine, name: &str, simulated: bool, ver
     for refusal in &plan.refusals {
         page.hang(0, "✗", 2, Tone::Bad, &format!("Refused: {}", refusal.says));
         page.whole(2, "", 0, Tone::Faint, &refusal.because);
-        page.hang(4, "way out", 9, Tone::Plain, &refusal.instead);
+        // Its first line is words; what follows is to be pasted as it stands.
+        let mut lines = refusal.instead.lines();
+        page.hang(4, "way out", 9, Tone::Plain, lines.next().unwrap_or_default());
+        for line in lines {
+            page.whole(13, "", 0, Tone::Code, line);
+        }
         page.gap();
     }
     if plan.changes.is_empty() && plan.refusals.is_empty() {

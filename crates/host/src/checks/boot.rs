@@ -4,7 +4,7 @@ use formats::kcmdline::{Cmdline, same_name};
 use model::{Fix, Seen, Source, Trouble, Verdict};
 
 use super::{plan_command, unknown};
-use crate::facts::{Facts, InitTool, Loader, is_module};
+use crate::facts::{Facts, InitTool, is_module};
 use crate::plan::place;
 
 pub(super) fn virqfd(facts: &Facts) -> Verdict {
@@ -53,6 +53,8 @@ pub(super) fn stale(facts: &Facts) -> Verdict {
     let command = match facts.initramfs.tool {
         Some(InitTool::Dracut) => "dracut --regenerate-all --force",
         Some(InitTool::Mkinitcpio) => "mkinitcpio -P",
+        Some(InitTool::Booster) => "/usr/lib/booster/regenerate_images",
+        Some(InitTool::Ostree) => "rpm-ostree initramfs --enable",
         _ => "update-initramfs -u -k all",
     };
     Verdict::Warn(
@@ -122,13 +124,17 @@ pub(super) fn edits(facts: &Facts) -> Verdict {
             ),
             (None, Some(_)) => (
                 format!("{token} is written, and what {} will boot was not made again", loader.words()),
-                Fix::by_hand("make it again", &[generator(loader)], "take the token away and run it again"),
+                Fix::by_hand(
+                    "make it again",
+                    &[&loader.generator(&facts.boot.mkconfig)],
+                    "take the token away and run it again",
+                ),
             ),
             (None, None) => (
                 format!("{token} is written and not in effect; whether {} knows it cannot be seen", loader.words()),
                 Fix::by_hand(
                     "copy it to the boot partitions",
-                    &[generator(loader)],
+                    &[&loader.generator(&facts.boot.mkconfig)],
                     "take the token away and run it again",
                 ),
             ),
@@ -165,15 +171,6 @@ pub(super) fn edits(facts: &Facts) -> Verdict {
         }
     }
     if any { Verdict::Pass } else { Verdict::NotApplicable }
-}
-
-fn generator(loader: Loader) -> &'static str {
-    match loader {
-        Loader::ProxmoxSystemdBoot | Loader::ProxmoxGrub => "proxmox-boot-tool refresh",
-        Loader::SystemdBoot | Loader::UnifiedImage => "kernel-install add-all",
-        Loader::GrubEntries => "grubby --update-kernel=ALL",
-        Loader::Grub | Loader::Unknown => "update-grub",
-    }
 }
 
 /// Tokens of guides, and what is to be said of each.

@@ -209,8 +209,7 @@ fn iommu(tree: &Tree, kernel: &Kernel) -> Result<bool, PhysicsError> {
 
 /// The race for the functions, in the order of a boot. Returns the modules that were loaded on the way.
 fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut Vec<String>) -> Vec<String> {
-    let mut race =
-        Race { tree, kernel, loaded: Vec::new(), without: None, place: "", recipe: String::new(), messages };
+    let mut race = Race { tree, kernel, loaded: Vec::new(), without: None, place: "", recipe: String::new(), messages };
     // 1. Built-in drivers bind before any user space runs.
     if kernel.has_builtin("vfio_pci") {
         race.load("vfio_pci", &Conf::read(tree, "/nonexistent", &kernel.cmdline), functions);

@@ -68,9 +68,11 @@ impl Conf {
                     let command: Vec<&str> = words.collect();
                     if !command.iter().any(|word| word.ends_with("modprobe")) {
                         self.barred.push(module);
-                    } else if let Some(script) = command.iter().map(|word| word.trim_end_matches(';')).find(|word| {
-                        word.starts_with('/') && !word.ends_with("modprobe") && !word.ends_with("/sh")
-                    }) {
+                    } else if let Some(script) = command
+                        .iter()
+                        .map(|word| word.trim_end_matches(';'))
+                        .find(|word| word.starts_with('/') && !word.ends_with("modprobe") && !word.ends_with("/sh"))
+                    {
                         self.scripts.push((module, script.to_owned()));
                     }
                 }
