@@ -77,7 +77,7 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     steps::add(facts, intent, &targets, &mut plan);
     if plan.changes.is_empty() {
         // Nothing would be done, so nothing is lost by doing it.
-        plan.refusals.retain(|refusal| refusal.because == "host/driver-owns-card");
+        plan.refusals.retain(|refusal| !LOSSES.contains(&refusal.because.as_str()));
     } else {
         plan.notes.push("this machine must be rebooted once all is written".into());
     }
@@ -116,18 +116,28 @@ fn basis(facts: &Facts, targets: &[Target<'_>]) -> BTreeMap<String, String> {
     basis
 }
 
+/// The checks whose trouble comes true only by what a plan does, and which `--allow` names.
+const LOSSES: [&str; 6] = [
+    "host/network-lost",
+    "host/disk-lost",
+    "host/console-lost",
+    "host/group-shared",
+    "host/rmrr-ineligible",
+    "host/override-blocks",
+];
+
 /// Losses that the user has not named are refused; so is what cannot work.
 fn refuse(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: &mut Plan) {
     use crate::checks::{console, group, holders, loss};
-    let rows: [(&str, Verdict); 6] = [
-        ("host/network-lost", loss::network(facts, targets)),
-        ("host/disk-lost", loss::disk(facts, targets)),
-        ("host/console-lost", console::lost(facts, targets)),
-        ("host/group-shared", group::shared(facts, targets)),
-        ("host/rmrr-ineligible", group::rmrr(facts, targets)),
-        ("host/override-blocks", holders::blocked(targets)),
+    let verdicts = [
+        loss::network(facts, targets),
+        loss::disk(facts, targets),
+        console::lost(facts, targets),
+        group::shared(facts, targets),
+        group::rmrr(facts, targets),
+        holders::blocked(targets),
     ];
-    for (id, verdict) in rows {
+    for (id, verdict) in LOSSES.into_iter().zip(verdicts) {
         let trouble = match verdict {
             Verdict::Warn(trouble) | Verdict::Fail(trouble) => trouble,
             _ => continue,

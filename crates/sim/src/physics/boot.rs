@@ -243,7 +243,10 @@ fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut V
     let mut early: Vec<Override> = scripts.iter().flat_map(|(_, text)| udev::script(text)).collect();
     early.extend(copied.flat_map(|(_, text)| udev::rules(&text)));
     race.overrides(&early, &conf, functions);
-    race.coldplug(&conf, functions, |driver| EARLY.contains(&driver));
+    // booster takes no display driver along unless its configuration names one, and runs nothing of modprobe.d.
+    let booster = tree.has("/usr/bin/booster");
+    let display = |driver: &str| matches!(driver, "nouveau" | "i915" | "amdgpu" | "radeon" | "ast");
+    race.coldplug(&conf, functions, |driver| EARLY.contains(&driver) && !(booster && display(driver)));
     for module in race.listed(&listed).into_iter().chain(later) {
         race.load(&module, &conf, functions);
     }

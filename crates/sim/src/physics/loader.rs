@@ -69,7 +69,9 @@ pub(crate) fn update_grub(tree: &Tree) -> Result<(), super::PhysicsError> {
             continue;
         };
         let mut rest: Vec<&str> = words.collect();
-        let fixed = match rest.iter().position(|word| *word == "ro" || *word == "rw") {
+        // What 10_linux puts in front by itself: root=, and on most ro.
+        let front = rest.iter().position(|word| *word == "ro" || *word == "rw");
+        let fixed = match front.or_else(|| rest.iter().position(|word| word.starts_with("root="))) {
             Some(at) => rest.drain(..=at).collect(),
             None => Vec::new(),
         };
