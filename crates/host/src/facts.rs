@@ -14,6 +14,7 @@ pub struct Facts {
     pub kernel: Kernel,
     pub boot: Boot,
     pub iommu: Iommu,
+    pub platform: Platform,
     pub conf: Conf,
     pub initramfs: Initramfs,
     pub usage: Usage,
@@ -135,6 +136,31 @@ pub struct Iommu {
     pub unsafe_now: Fact<String>,
     /// IOMMU group → lines of `reserved_regions`, for the groups of display devices.
     pub reserved: BTreeMap<u32, Seen<Vec<String>>>,
+}
+
+/// The whole machine, and its display functions one by one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Platform {
+    /// Booted by UEFI, not by a BIOS or its imitation (CSM). `Absent` where no machine runs.
+    pub efi: Seen<bool>,
+    /// Physical address bits of the CPU.
+    pub cpu_bits: Seen<u32>,
+    /// Address bits of the narrowest Intel IOMMU unit; `Absent` on AMD.
+    pub iommu_bits: Fact<u32>,
+    /// `enable_unsafe_noiommu_mode` of the loaded vfio module.
+    pub noiommu: Fact<String>,
+    pub cards: BTreeMap<Bdf, CardState>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CardState {
+    /// BAR → bitmap of the sizes it may have, bit n for 2^(20+n) bytes (`resourceN_resize`).
+    pub sizes: BTreeMap<u8, u64>,
+    /// PCIe errors since the boot (`aer_dev_correctable`, `aer_dev_fatal`).
+    pub corrected: Seen<u64>,
+    pub fatal: Seen<u64>,
+    /// What shows that the card is set up to be shared out (vGPU, mdev, virtual functions).
+    pub vgpu: Option<Source>,
 }
 
 impl Iommu {

@@ -8,7 +8,7 @@ mod plan;
 
 pub use checks::CHECKS;
 pub use facts::{
-    Appliance, Boot, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader,
+    Appliance, Boot, CardState, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader,
     ModprobeLine, NetUse, Place, Target, Usage, Want, Written,
 };
 pub use observe::observe;

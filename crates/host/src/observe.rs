@@ -3,6 +3,7 @@
 mod boot;
 mod conf;
 mod loader;
+mod platform;
 mod usage;
 mod wanted;
 
@@ -20,6 +21,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let kernel = kernel(machine);
     let boot = boot::observe(machine, &distro);
     let iommu = iommu(machine, gpus, &kernel, &boot.effective);
+    let platform = platform::observe(machine, gpus);
     let conf = conf::observe(machine, gpus);
     let initramfs = conf::initramfs(machine, &kernel);
     let usage = usage::observe(machine, gpus);
@@ -31,6 +33,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         kernel,
         boot,
         iommu,
+        platform,
         conf,
         initramfs,
         usage,
