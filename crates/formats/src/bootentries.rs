@@ -53,7 +53,7 @@ impl LoaderEntry {
 pub fn edit_options(text: &str, change: impl Fn(&str, bool) -> String) -> String {
     let is_options = |line: &str| {
         let line = line.trim_start();
-        line.strip_prefix("options").is_some_and(|rest| rest.starts_with(|c: char| c == ' ' || c == '\t'))
+        line.strip_prefix("options").is_some_and(|rest| rest.starts_with([' ', '\t']))
     };
     let last = text.split_inclusive('\n').filter(|line| is_options(line)).count();
     let mut seen = 0;

@@ -1,6 +1,7 @@
 //! VFIO on bare metal: IOMMU, boot loader, modules, initramfs, and which driver holds a card.
 
 pub mod checks;
+pub mod cruft;
 mod facts;
 mod loader;
 mod observe;

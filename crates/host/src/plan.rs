@@ -64,8 +64,11 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
             });
         }
     }
-    if targets.is_empty() {
+    if targets.is_empty() && !intent.clean {
         return plan;
+    }
+    if intent.clean {
+        plan.intent.push("take away what old guides left".into());
     }
     for target in &targets {
         let inferred =

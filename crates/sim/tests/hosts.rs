@@ -204,3 +204,26 @@ fn appliances_get_the_lines_to_paste() {
     }
     assert_eq!(Tool::OstreeInitramfs.back().last(), Some(&"--disable"));
 }
+
+/// The leftovers of old guides go, each where it stands; what the host needs stays, and undo brings all of it back.
+#[test]
+fn clean_takes_away_what_old_guides_left() {
+    let laid = lay_out("host-old-guides");
+    let intent = Intent { clean: true, ..intent() };
+    let plan = host::plan(&facts(&laid), &intent);
+    assert_eq!(plan.refusals, []);
+    let removed = |path: &str| plan.changes.iter().any(|c| matches!(&c.op, Op::RemoveFile { path: p } if p == path));
+    assert!(removed("/etc/modprobe.d/iommu_unsafe_interrupts.conf"), "{:?}", plan.changes);
+    let before = files(&laid);
+    let number = apply(&laid, &plan);
+    boot(laid.path()).expect("boots");
+    let now = facts(&laid);
+    let line = now.boot.effective.get().cloned().unwrap_or_default();
+    assert!(!line.contains("amd_iommu=on") && !line.contains("efifb") && line.contains("pcie_acs_override"), "{line}");
+    assert_eq!(host::cruft::find(&now), []);
+    let outcomes = host::verify(&now, &intent);
+    let clean = outcomes.iter().find(|outcome| outcome.says == "nothing of old guides is left");
+    assert_eq!(clean.map(|outcome| &outcome.state), Some(&OutcomeState::Held), "{outcomes:?}");
+    undo(&laid, number);
+    assert_eq!(files(&laid), before);
+}

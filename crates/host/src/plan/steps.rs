@@ -27,12 +27,14 @@ pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: 
             steps.write(&path, text, 0o644, title, "host/ids-catch-twin");
         }
     }
-    let image = steps.wrote;
-    cmdline::add(facts, intent, targets, &mut steps);
-    if intent.clean {
-        clean::add(facts, &mut steps);
+    let mut image = steps.wrote;
+    if !targets.is_empty() {
+        cmdline::add(facts, intent, targets, &mut steps);
     }
-    if image || clean::in_image(&steps) {
+    if intent.clean {
+        image |= clean::add(facts, &mut steps);
+    }
+    if image {
         initramfs::regenerate(&mut steps);
     }
     generators_last(steps.plan);

@@ -65,7 +65,7 @@ pub(in crate::plan) fn appliance(appliance: Appliance, tokens: &[String], target
         ),
         Appliance::Talos => format!(
             "in the machine configuration, and then talosctl upgrade (the arguments are part of the image):\nmachine:\n  install:\n    extraKernelArgs:{}\n  kernel:\n    modules:\n    - name: vfio_pci\n    - name: vfio_iommu_type1",
-            yaml(&with_ids).replace("\n    - ", "\n    - ")
+            yaml(&with_ids)
         ),
         Appliance::Unraid => {
             let bind: Vec<String> = functions.iter().map(|f| format!("{}|{}", f.bdf, f.id)).collect();
