@@ -72,6 +72,8 @@ pub struct Kernel {
     /// Names with underscores, out of modules.builtin.
     pub builtin: Seen<BTreeSet<String>>,
     pub loaded: Seen<BTreeSet<String>>,
+    /// CONFIG_INTEL_IOMMU_DEFAULT_ON, by /boot/config-RELEASE.
+    pub intel_on: Seen<bool>,
 }
 
 impl Kernel {

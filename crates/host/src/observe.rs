@@ -154,7 +154,13 @@ fn kernel(machine: &dyn Machine) -> Kernel {
         let vendor = text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == "vendor_id");
         Seen::from(vendor.map(|(_, value)| value.trim().to_owned()))
     });
-    Kernel { release, cpu_vendor, modules, builtin, loaded }
+    let intel_on = match release.get() {
+        Some(release) => machine
+            .text(&format!("/boot/config-{release}"))
+            .map(|text| text.lines().any(|line| line == "CONFIG_INTEL_IOMMU_DEFAULT_ON=y")),
+        None => Seen::Absent,
+    };
+    Kernel { release, cpu_vendor, modules, builtin, loaded, intel_on }
 }
 
 /// The numbers in a version, for ordering: "6.8.12-4-pve" → [6, 8, 12, 4].

@@ -83,8 +83,20 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         plan.refusals.retain(|refusal| !LOSSES.contains(&refusal.because.as_str()));
     } else {
         plan.notes.push("this machine must be rebooted once all is written".into());
+        plan.notes.extend(fabric(facts, &targets));
     }
     plan
+}
+
+/// NVSwitches (NVIDIA's bridges of class 0680) that stay with the host while a card of theirs goes.
+fn fabric(facts: &Facts, targets: &[Target<'_>]) -> Option<String> {
+    let switches = facts.inventory.functions.iter().filter(|f| f.id.vendor == 0x10de && f.class >> 8 == 0x0680).count();
+    let given = targets.iter().any(|target| target.card.identity.id.vendor == 0x10de);
+    (switches > 0 && given).then(|| {
+        format!(
+            "this board has {switches} NVSwitches, which stay with the host: in the guest the card has no NVLink to the others unless the host's fabric manager shares it out (FABRIC_MODE=1)"
+        )
+    })
 }
 
 /// The cards that are to be given: by intent, else by what the machine says.

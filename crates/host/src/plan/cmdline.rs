@@ -41,8 +41,13 @@ pub(crate) fn tokens(facts: &Facts, intent: &Intent, targets: &[Target<'_>]) -> 
                 drop.push(token.to_owned());
             }
         }
-        // AMD's is on by itself, and `amd_iommu=on` is no value that the kernel knows.
-        if table == "DMAR" && now.last("intel_iommu").is_none_or(|value| !value.split(',').any(|w| w == "on")) {
+        // AMD's is on by itself, and `amd_iommu=on` is no value that the kernel knows. Intel's is where the kernel was
+        // built so: there it is enough that nothing switches it off.
+        let by_itself = facts.kernel.intel_on == Seen::Is(true) && !drop.is_empty();
+        if table == "DMAR"
+            && !by_itself
+            && now.last("intel_iommu").is_none_or(|value| !value.split(',').any(|w| w == "on"))
+        {
             add.push("intel_iommu=on".to_owned());
         }
     }

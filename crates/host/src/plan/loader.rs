@@ -17,6 +17,7 @@ use formats::kcmdline::Cmdline;
 use model::{Refusal, Tool};
 
 pub(super) use advice::appliance;
+pub(super) use bootc::refuse as bootc;
 
 use super::cmdline::is_one_of;
 use super::steps::Steps;
@@ -88,8 +89,9 @@ pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
         Loader::Kernelstub => kernelstub::edit(wish, steps),
         Loader::UnifiedImage => uki::edit(wish, steps),
         Loader::Ostree => ostree::edit(wish, steps),
-        Loader::Bootc => bootc::edit(wish, steps),
-        Loader::Limine | Loader::Refind | Loader::Appliance(_) | Loader::Unknown => advice::edit(wish, steps),
+        Loader::Limine | Loader::Refind | Loader::Bootc | Loader::Appliance(_) | Loader::Unknown => {
+            advice::edit(wish, steps)
+        }
     }
 }
 

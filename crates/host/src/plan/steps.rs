@@ -17,6 +17,9 @@ pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: 
     if let Loader::Appliance(which) = facts.boot.loader {
         return appliance(&mut steps, which, intent, targets);
     }
+    if facts.boot.loader == Loader::Bootc {
+        return bootc(&mut steps, intent, targets);
+    }
     let twins = twin_lines(facts, targets);
     if intent.by_ids {
         by_ids(&mut steps, targets, &needed);
@@ -57,6 +60,15 @@ fn generators_last(plan: &mut Plan) {
     }
     kept.sort_by_key(rank);
     plan.changes = kept;
+}
+
+/// Arguments and initramfs come with the image: the files go into its build.
+fn bootc(steps: &mut Steps<'_>, intent: &Intent, targets: &[Target<'_>]) {
+    let (add, drop) = cmdline::tokens(steps.facts, intent, targets);
+    if !(add.is_empty() && drop.is_empty() && targets.iter().all(Target::held)) {
+        let held: Vec<Held> = targets.iter().flat_map(|t| &t.functions).map(|f| Held::of(f)).collect();
+        loader::bootc(steps, &add, &drop, &held, &drivers_of(steps.facts, targets));
+    }
 }
 
 /// Nothing is written where the system would not keep it: the refusal says what to do there instead.
