@@ -1,5 +1,6 @@
-//! What boot loaders will boot: entries of the Boot Loader Specification (systemd-boot, Fedora's GRUB) and the
-//! `linux` lines of a generated grub.cfg. Read-only: these files are generated, and edited at their source.
+//! What boot loaders will boot: entries of the Boot Loader Specification (systemd-boot, Fedora's GRUB), the `linux`
+//! lines of a generated grub.cfg, and GRUB's environment block. Most of these are generated, and edited at their
+//! source; entries that a person wrote are their own source, and [`edit_options`] changes their command line alone.
 
 /// One entry file, `loader/entries/*.conf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,49 @@ impl LoaderEntry {
         }
         this
     }
+}
+
+/// The entry with its command line changed, and no other byte. `change` gets the text of each `options` line, and
+/// whether it is the last one: what is added goes there. The specification joins several such lines by a space.
+/// An entry without `options` gets such a line at its end.
+pub fn edit_options(text: &str, change: impl Fn(&str, bool) -> String) -> String {
+    let is_options = |line: &str| {
+        let line = line.trim_start();
+        line.strip_prefix("options").is_some_and(|rest| rest.starts_with([' ', '\t']))
+    };
+    let last = text.split_inclusive('\n').filter(|line| is_options(line)).count();
+    let mut seen = 0;
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        if !is_options(line) {
+            out.push_str(line);
+            continue;
+        }
+        seen += 1;
+        let bare = line.trim_end_matches(['\n', '\r']);
+        let end = line.get(bare.len()..).unwrap_or_default();
+        let key = bare.len() - bare.trim_start().len() + "options".len();
+        let value = key + bare[key..].len() - bare[key..].trim_start().len();
+        let (front, value) = bare.split_at(value);
+        out.push_str(front);
+        out.push_str(&change(value, seen == last));
+        out.push_str(end);
+    }
+    if last == 0 {
+        let added = change("", true);
+        if !added.is_empty() {
+            let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+            let gap = if text.is_empty() || text.ends_with('\n') { "" } else { end };
+            out.push_str(&format!("{gap}options {added}{end}"));
+        }
+    }
+    out
+}
+
+/// A name's value in GRUB's environment block (`grubenv`: lines of `name=value`, filled up with `#`).
+pub fn grubenv<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// One `linux` line of a grub.cfg.
@@ -123,7 +167,37 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_the_command_line_of_an_entry_changes() {
+        let text = "# mine\r\ntitle\tArch\r\noptions\troot=/dev/sda2 rw\r\noptions quiet \r\nlinux /vmlinuz\r\n";
+        let more = edit_options(text, |line, last| if last { format!("{line} a=b") } else { line.to_owned() });
+        assert_eq!(more, text.replace("options quiet ", "options quiet  a=b"));
+        assert_eq!(edit_options("linux /x", |_, _| "a".into()), "linux /x\noptions a\n");
+        assert_eq!(edit_options("optionsx y\n", |_, _| String::new()), "optionsx y\n");
+    }
+
+    #[test]
+    fn the_environment_block() {
+        let text = "# GRUB Environment Block\nsaved_entry=0123-6.11\nkernelopts=root=/dev/sda1 ro\n######";
+        assert_eq!(grubenv(text, "saved_entry"), Some("0123-6.11"));
+        assert_eq!(grubenv(text, "kernelopts"), Some("root=/dev/sda1 ro"));
+        assert_eq!(grubenv(text, "none"), None);
+    }
+
     proptest! {
+        #[test]
+        fn an_edit_that_changes_nothing_keeps_every_byte(
+            text in "(options[ \t]{0,2}|linux |title |\r\n|\n|#|[a-z=\"\\PC]){0,40}"
+        ) {
+            // An empty line must not be added to an entry that has none.
+            let same = edit_options(&text, |line, _| line.to_owned());
+            prop_assert_eq!(&same, &text);
+            let more = edit_options(&text, |line, last| if last { format!("{line} zz=1") } else { line.to_owned() });
+            let options = LoaderEntry::parse(&more).options.map_or(String::new(), |(_, options)| options);
+            let there = crate::kcmdline::Cmdline::parse(&options).to_string().contains("zz=1");
+            prop_assert!(there, "{more:?}");
+        }
+
         #[test]
         fn random_text_never_panics_and_lines_are_within(text in "(menuentry|linux|options|[ \"'a={}\\PC\n]){0,40}") {
             let count = text.lines().count() as u32;

@@ -14,6 +14,7 @@ pub struct Facts {
     pub kernel: Kernel,
     pub boot: Boot,
     pub iommu: Iommu,
+    pub platform: Platform,
     pub conf: Conf,
     pub initramfs: Initramfs,
     pub usage: Usage,
@@ -53,6 +54,11 @@ pub struct Distro {
 }
 
 impl Distro {
+    /// True for the distribution itself and for those made from it.
+    pub fn is(&self, id: &str) -> bool {
+        self.id == id || self.like.iter().any(|like| like == id)
+    }
+
     /// Debian's grub-mkconfig reads /etc/default/grub.d; others' does not.
     pub fn debian_family(&self) -> bool {
         matches!(self.id.as_str(), "debian" | "ubuntu" | "linuxmint" | "pop")
@@ -71,6 +77,8 @@ pub struct Kernel {
     /// Names with underscores, out of modules.builtin.
     pub builtin: Seen<BTreeSet<String>>,
     pub loaded: Seen<BTreeSet<String>>,
+    /// CONFIG_INTEL_IOMMU_DEFAULT_ON, by /boot/config-RELEASE.
+    pub intel_on: Seen<bool>,
 }
 
 impl Kernel {
@@ -96,6 +104,8 @@ pub struct Boot {
     pub loader: Loader,
     /// What shows that it is this loader.
     pub loader_source: Source,
+    /// What makes grub.cfg here, where GRUB is the loader.
+    pub mkconfig: model::Tool,
     /// `/proc/cmdline`.
     pub effective: Fact<String>,
     /// What the loader's own source files say, joined as the generator joins it.
@@ -108,6 +118,8 @@ pub struct Boot {
     pub pieces: Vec<Written>,
     /// Secure Boot of this machine's firmware.
     pub secure_boot: Seen<bool>,
+    /// On ostree: whether the initramfs is made on this machine already. `Absent` elsewhere.
+    pub local_initramfs: Seen<bool>,
 }
 
 /// A piece of a command line where it stands.
@@ -117,44 +129,7 @@ pub struct Written {
     pub text: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Loader {
-    Grub,
-    /// proxmox-boot-tool copies kernels to ESPs, GRUB boots them.
-    ProxmoxGrub,
-    /// proxmox-boot-tool, systemd-boot boots them.
-    ProxmoxSystemdBoot,
-    SystemdBoot,
-    /// Fedora's kind: GRUB reads entries of the Boot Loader Specification.
-    GrubEntries,
-    /// The command line is inside the kernel image.
-    UnifiedImage,
-    Unknown,
-}
-
-impl Loader {
-    pub fn words(self) -> &'static str {
-        match self {
-            Loader::Grub => "GRUB",
-            Loader::ProxmoxGrub => "GRUB, fed by proxmox-boot-tool",
-            Loader::ProxmoxSystemdBoot => "systemd-boot, fed by proxmox-boot-tool",
-            Loader::SystemdBoot => "systemd-boot",
-            Loader::GrubEntries => "GRUB with loader entries",
-            Loader::UnifiedImage => "a unified kernel image",
-            Loader::Unknown => "an unknown boot loader",
-        }
-    }
-
-    /// The file whose command line this loader's generator reads.
-    pub fn reads(self) -> Option<&'static str> {
-        match self {
-            Loader::Grub | Loader::ProxmoxGrub | Loader::GrubEntries => Some("/etc/default/grub"),
-            Loader::ProxmoxSystemdBoot | Loader::SystemdBoot | Loader::UnifiedImage => Some("/etc/kernel/cmdline"),
-            Loader::Unknown => None,
-        }
-    }
-}
+pub use crate::loader::{Appliance, Loader};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Iommu {
@@ -168,6 +143,31 @@ pub struct Iommu {
     pub unsafe_now: Fact<String>,
     /// IOMMU group → lines of `reserved_regions`, for the groups of display devices.
     pub reserved: BTreeMap<u32, Seen<Vec<String>>>,
+}
+
+/// The whole machine, and its display functions one by one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Platform {
+    /// Booted by UEFI, not by a BIOS or its imitation (CSM). `Absent` where no machine runs.
+    pub efi: Seen<bool>,
+    /// Physical address bits of the CPU.
+    pub cpu_bits: Seen<u32>,
+    /// Address bits of the narrowest Intel IOMMU unit; `Absent` on AMD.
+    pub iommu_bits: Fact<u32>,
+    /// `enable_unsafe_noiommu_mode` of the loaded vfio module.
+    pub noiommu: Fact<String>,
+    pub cards: BTreeMap<Bdf, CardState>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CardState {
+    /// BAR → bitmap of the sizes it may have, bit n for 2^(20+n) bytes (`resourceN_resize`).
+    pub sizes: BTreeMap<u8, u64>,
+    /// PCIe errors since the boot (`aer_dev_correctable`, `aer_dev_fatal`).
+    pub corrected: Seen<u64>,
+    pub fatal: Seen<u64>,
+    /// What shows that the card is set up to be shared out (vGPU, mdev, virtual functions).
+    pub vgpu: Option<Source>,
 }
 
 impl Iommu {
@@ -235,6 +235,9 @@ pub enum InitTool {
     InitramfsTools,
     Dracut,
     Mkinitcpio,
+    Booster,
+    /// dracut, run by rpm-ostree for a deployment.
+    Ostree,
 }
 
 /// What of this machine depends on which PCI function.

@@ -1,14 +1,16 @@
 //! VFIO on bare metal: IOMMU, boot loader, modules, initramfs, and which driver holds a card.
 
 pub mod checks;
+pub mod cruft;
 mod facts;
+mod loader;
 mod observe;
 mod plan;
 
 pub use checks::CHECKS;
 pub use facts::{
-    Boot, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader, ModprobeLine, NetUse,
-    Place, Target, Usage, Want, Written, is_vfio,
+    Appliance, Boot, CardState, Conf, DiskUse, Distro, Facts, Held, InitTool, Initramfs, Iommu, Kernel, Listed, Loader,
+    ModprobeLine, NetUse, Place, Target, Usage, Want, Written, is_vfio,
 };
 pub use observe::observe;
 pub use plan::{busy, files, plan, verify};

@@ -2,6 +2,8 @@
 
 mod boot;
 mod conf;
+mod loader;
+mod platform;
 mod usage;
 mod wanted;
 
@@ -19,6 +21,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let kernel = kernel(machine);
     let boot = boot::observe(machine, &distro);
     let iommu = iommu(machine, gpus, &kernel, &boot.effective);
+    let platform = platform::observe(machine, gpus);
     let conf = conf::observe(machine, gpus);
     let initramfs = conf::initramfs(machine, &kernel);
     let usage = usage::observe(machine, gpus);
@@ -30,6 +33,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         kernel,
         boot,
         iommu,
+        platform,
         conf,
         initramfs,
         usage,
@@ -144,7 +148,13 @@ fn kernel(machine: &dyn Machine) -> Kernel {
         let vendor = text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == "vendor_id");
         Seen::from(vendor.map(|(_, value)| value.trim().to_owned()))
     });
-    Kernel { release, cpu_vendor, modules, builtin, loaded }
+    let intel_on = match release.get() {
+        Some(release) => machine
+            .text(&format!("/boot/config-{release}"))
+            .map(|text| text.lines().any(|line| line == "CONFIG_INTEL_IOMMU_DEFAULT_ON=y")),
+        None => Seen::Absent,
+    };
+    Kernel { release, cpu_vendor, modules, builtin, loaded, intel_on }
 }
 
 /// The numbers in a version, for ordering: "6.8.12-4-pve" → [6, 8, 12, 4].
@@ -228,8 +238,11 @@ fn remaps(machine: &dyn Machine, units: &Seen<Vec<String>>, kernel: &Kernel, eff
 fn texts(machine: &dyn Machine) -> BTreeMap<String, Seen<String>> {
     use crate::plan::files;
     let mut paths: Vec<String> = files::OWN.iter().map(|path| (*path).to_owned()).collect();
-    paths.extend(["/etc/default/grub", "/etc/kernel/cmdline"].map(str::to_owned));
-    for dir in ["/etc/default/grub.d", "/etc/modprobe.d"] {
+    let edited = ["/etc/default/grub", "/etc/kernel/cmdline", "/etc/kernelstub/configuration", "/etc/booster.yaml"];
+    let lists = ["/etc/modules", "/etc/initramfs-tools/modules", "/etc/mkinitcpio.conf", "/etc/dracut.conf"];
+    paths.extend(edited.into_iter().chain(lists).map(str::to_owned));
+    let dirs = ["/etc/default/grub.d", "/etc/modprobe.d", "/etc/modules-load.d", "/etc/cmdline.d"];
+    for dir in dirs.into_iter().chain(["/etc/dracut.conf.d", "/etc/mkinitcpio.conf.d"]).chain(loader::ENTRIES) {
         paths.extend(machine.names(dir).into_iter().map(|name| format!("{dir}/{name}")));
     }
     let read = |path: String| {

@@ -10,6 +10,10 @@
 //! - [`files::SCRIPT`] `/etc/initramfs-tools/scripts/init-top/thruway-vfio` (0755), in the image: lines
 //!   `hold ADDR 10de:1d01 1043:85f4` at its end, `-` for an identity that is not known; runs before udev starts.
 //! - [`files::HOOK`] `/etc/initramfs-tools/hooks/thruway-vfio` (0755): puts vfio-pci into the image.
+//! - dracut, mkinitcpio, booster instead: [`files::SETTER`] `/etc/thruway/hold-vfio` (0755), a script with the same
+//!   `hold` lines, and [`files::MODPROBE`]: `install vfio-pci /bin/sh /etc/thruway/hold-vfio; /sbin/modprobe
+//!   --ignore-install vfio-pci`, `softdep DRIVER pre: vfio-pci`; [`files::DRACUT`] and [`files::MKINITCPIO`] load
+//!   vfio-pci first and carry both along.
 //! - [`files::MODULES`] `/etc/modules-load.d/thruway-vfio.conf`: `vfio-pci`, `vfio_iommu_type1`, where they are modules.
 //!
 //! With [`Intent::by_ids`]: [`files::MODPROBE`] `/etc/modprobe.d/thruway-vfio.conf`: `options vfio-pci
@@ -17,13 +21,17 @@
 //! is built in: `vfio-pci.ids=…` on the kernel command line instead.
 //!
 //! The kernel command line only where the IOMMU is off and a token mends it: [`files::GRUB`]
-//! `/etc/default/grub.d/99-thruway.cfg` on Debian's family, else the loader's own source. Never `amd_iommu=on`.
+//! `/etc/default/grub.d/99-thruway.cfg` on Debian's family, [`files::CMDLINE`] where mkinitcpio joins such pieces, else
+//! the loader's own source or its own program. Never `amd_iommu=on`.
 
 mod bind;
+mod clean;
 mod cmdline;
 pub mod files;
 mod guard;
 pub mod hold;
+mod initramfs;
+mod loader;
 mod steps;
 mod verify;
 
@@ -31,7 +39,7 @@ use std::collections::BTreeMap;
 
 use model::{Bdf, Effective, Handover, Intent, Layer, Plan, Refusal, Seen, Verdict};
 
-use crate::facts::{Facts, InitTool, Place, Target, is_vfio};
+use crate::facts::{Facts, Place, Target, is_vfio};
 pub use bind::busy;
 pub(crate) use cmdline::place;
 pub use verify::verify;
@@ -61,8 +69,11 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
             });
         }
     }
-    if targets.is_empty() {
+    if targets.is_empty() && !intent.clean {
         return plan;
+    }
+    if intent.clean {
+        plan.intent.push("take away what old guides left".into());
     }
     for target in &targets {
         let inferred =
@@ -96,18 +107,26 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     let boots = plan.changes.iter().any(|change| change.effective == Effective::NextBoot);
     if plan.changes.is_empty() {
         // Nothing would be done, so nothing is lost by doing it.
-        plan.refusals.retain(|refusal| refusal.because == "host/driver-owns-card");
+        plan.refusals.retain(|refusal| !LOSSES.contains(&refusal.because.as_str()));
     } else if boots && intent.handover == Handover::Now {
         plan.notes.push("what is written holds the card from the next boot on; until then the bind does".into());
+        plan.notes.extend(fabric(facts, &targets));
     } else if boots {
         plan.notes.push("this machine must be rebooted once all is written".into());
-        if facts.initramfs.tool != Some(InitTool::InitramfsTools) && !intent.by_ids {
-            plan.notes.push(
-                "another card with the same driver may load it first; thruway verify says so after the boot".into(),
-            );
-        }
+        plan.notes.extend(fabric(facts, &targets));
     }
     plan
+}
+
+/// NVSwitches (NVIDIA's bridges of class 0680) that stay with the host while a card of theirs goes.
+fn fabric(facts: &Facts, targets: &[Target<'_>]) -> Option<String> {
+    let switches = facts.inventory.functions.iter().filter(|f| f.id.vendor == 0x10de && f.class >> 8 == 0x0680).count();
+    let given = targets.iter().any(|target| target.card.identity.id.vendor == 0x10de);
+    (switches > 0 && given).then(|| {
+        format!(
+            "this board has {switches} NVSwitches, which stay with the host: in the guest the card has no NVLink to the others unless the host's fabric manager shares it out (FABRIC_MODE=1)"
+        )
+    })
 }
 
 /// The cards that are to be given: by intent, else by what the machine says.
@@ -145,18 +164,28 @@ fn basis(facts: &Facts, intent: &Intent, targets: &[Target<'_>]) -> BTreeMap<Str
     basis
 }
 
+/// The checks whose trouble comes true only by what a plan does, and which `--allow` names.
+const LOSSES: [&str; 6] = [
+    "host/network-lost",
+    "host/disk-lost",
+    "host/console-lost",
+    "host/group-shared",
+    "host/rmrr-ineligible",
+    "host/override-blocks",
+];
+
 /// Losses that the user has not named are refused; so is what cannot work.
 fn refuse(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: &mut Plan) {
     use crate::checks::{console, group, holders, loss};
-    let rows: [(&str, Verdict); 6] = [
-        ("host/network-lost", loss::network(facts, targets)),
-        ("host/disk-lost", loss::disk(facts, targets)),
-        ("host/console-lost", console::lost(facts, targets)),
-        ("host/group-shared", group::shared(facts, targets)),
-        ("host/rmrr-ineligible", group::rmrr(facts, targets)),
-        ("host/override-blocks", holders::blocked(targets)),
+    let verdicts = [
+        loss::network(facts, targets),
+        loss::disk(facts, targets),
+        console::lost(facts, targets),
+        group::shared(facts, targets),
+        group::rmrr(facts, targets),
+        holders::blocked(targets),
     ];
-    for (id, verdict) in rows {
+    for (id, verdict) in LOSSES.into_iter().zip(verdicts) {
         let trouble = match verdict {
             Verdict::Warn(trouble) | Verdict::Fail(trouble) => trouble,
             _ => continue,

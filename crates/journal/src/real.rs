@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use model::{Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, ServiceVerb, Tool};
+use model::{ArgsTool, Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, ServiceVerb, Tool};
 
 use crate::bind::{self, Binder};
 use crate::{HandError, Hands, process};
@@ -47,19 +47,36 @@ impl RealHands {
         self.root == Path::new("/")
     }
 
-    fn tool(&self, tool: &Tool) -> Result<(), HandError> {
-        let argv = tool.argv();
-        if self.live() {
-            return run(Command::new(argv[0]).args(&argv[1..]), argv.join(" "), None);
-        }
-        if *tool == Tool::UdevReload {
+    fn tool(&self, tool: &Tool, argv: &[&str]) -> Result<(), HandError> {
+        if *tool == Tool::UdevReload && !self.live() {
             // Nothing runs in a tree; its next boot reads the rules.
             return Ok(());
+        }
+        self.program(argv)
+    }
+
+    /// A program of this machine, or of the tree, by chroot.
+    fn program(&self, argv: &[&str]) -> Result<(), HandError> {
+        let words = argv.join(" ");
+        if self.live() {
+            let Some((program, rest)) = argv.split_first() else { return Ok(()) };
+            return run(Command::new(program).args(rest), words, None);
         }
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "enter"]);
         command.arg(&self.root).args(argv);
-        run(&mut command, format!("{} in {}", argv.join(" "), self.root.display()), None)
+        run(&mut command, format!("{words} in {}", self.root.display()), None)
+    }
+
+    fn kernel_args(&self, by: ArgsTool, add: &[String], remove: &[String]) -> Result<(), HandError> {
+        if by == ArgsTool::RpmOstree {
+            // It speaks to its daemon about the booted deployment.
+            self.here("rpm-ostree kargs")?;
+        }
+        by.commands(add, remove).iter().try_for_each(|argv| {
+            let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+            self.program(&argv)
+        })
     }
 
     fn service(&self, unit: &str, verb: ServiceVerb) -> Result<(), HandError> {
@@ -202,7 +219,8 @@ impl Hands for RealHands {
             Op::WriteFile { path, .. } | Op::RemoveFile { path } => Err(file_op(path)),
             Op::Sysfs { path, value, .. } => self.sysfs(path, value),
             Op::Service { unit, verb } => self.service(unit, *verb),
-            Op::Regenerate(tool) => self.tool(tool),
+            Op::Regenerate(tool) => self.tool(tool, tool.argv()),
+            Op::KernelArgs { by, add, remove } => self.kernel_args(*by, add, remove),
             Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
             Op::Kube(op) => self.kube(op),
             Op::Bind(op) => self.bind(op, &op.to),
@@ -218,7 +236,8 @@ impl Hands for RealHands {
             Op::WriteFile { path, .. } | Op::RemoveFile { path } => Err(file_op(path)),
             Op::Sysfs { path, back, .. } => self.sysfs(path, back),
             Op::Service { unit, verb } => self.service(unit, opposite(*verb)),
-            Op::Regenerate(tool) => self.tool(tool),
+            Op::Regenerate(tool) => self.tool(tool, tool.back()),
+            Op::KernelArgs { by, add, remove } => self.kernel_args(*by, remove, add),
             Op::Proxmox { vmid, set, before, .. } => {
                 let was = |key: &String| before.iter().any(|(k, _)| k == key);
                 let gone: Vec<String> = set.iter().map(|(key, _)| key.clone()).filter(|key| !was(key)).collect();

@@ -33,6 +33,8 @@ pub struct Intent {
     pub allow: Vec<String>,
     /// Bind by vendor:device (`ids=`) and not by address. Only when told: it catches twins.
     pub by_ids: bool,
+    /// Take away what old guides left: dead settings, and those that weaken the host.
+    pub clean: bool,
     /// Container engine to configure (docker, podman, containerd, crio); none: the one that is here.
     pub engine: Option<String>,
     /// Make the GPU runtime the engine's default, as old guides do.

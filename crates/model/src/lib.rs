@@ -12,7 +12,7 @@ pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
 pub use plan::{
-    Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan, Refusal, Risk,
-    ServiceVerb, Taker, Tool, Undo,
+    ArgsTool, Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan,
+    Refusal, Risk, ServiceVerb, Taker, Tool, Undo,
 };
 pub use seen::{Fact, Reason, Seen, Source};

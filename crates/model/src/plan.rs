@@ -152,6 +152,13 @@ pub enum Op {
     },
     /// Re-run a generator over the inputs as they are now. Undo restores the inputs first, then runs it again.
     Regenerate(Tool),
+    /// Kernel arguments by the boot loader's own program, where the files are that program's and not ours to edit.
+    /// Undo adds what was removed and removes what was added; both are no error where it is so already.
+    KernelArgs {
+        by: ArgsTool,
+        add: Vec<String>,
+        remove: Vec<String>,
+    },
     /// `qm set VMID …` on a live Proxmox VE node. Undo sets the old values back.
     Proxmox {
         vmid: u32,
@@ -231,11 +238,24 @@ impl ServiceVerb {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tool {
+    /// Debian's name for grub-mkconfig; on Proxmox VE it feeds the ESPs too.
     UpdateGrub,
+    /// Arch and whoever keeps GRUB's own names.
+    GrubMkconfig,
+    /// GRUB under Fedora's and SUSE's names.
+    Grub2Mkconfig,
+    /// SUSE's front for whichever boot loader is installed (perl-bootloader).
+    UpdateBootloader,
+    /// SUSE's entries on an ESP, one a snapshot.
+    Sdbootutil,
     /// Debian's initramfs-tools, all installed kernels.
     UpdateInitramfs,
     Dracut,
     Mkinitcpio,
+    Booster,
+    /// The initramfs of an ostree deployment, made on this machine out of its /etc; undo goes back to the one that
+    /// came with the image (rpm-ostree(1), initramfs).
+    OstreeInitramfs,
     /// `proxmox-boot-tool refresh`: copies kernels and command line to every ESP.
     ProxmoxBootTool,
     UdevReload,
@@ -247,13 +267,77 @@ impl Tool {
     pub fn argv(&self) -> &'static [&'static str] {
         match self {
             Tool::UpdateGrub => &["update-grub"],
+            Tool::GrubMkconfig => &["grub-mkconfig", "-o", "/boot/grub/grub.cfg"],
+            Tool::Grub2Mkconfig => &["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"],
+            Tool::UpdateBootloader => &["update-bootloader", "--refresh"],
+            Tool::Sdbootutil => &["sdbootutil", "update-all-entries"],
             Tool::UpdateInitramfs => &["update-initramfs", "-u", "-k", "all"],
             Tool::Dracut => &["dracut", "--regenerate-all", "--force"],
             Tool::Mkinitcpio => &["mkinitcpio", "-P"],
+            Tool::Booster => &["/usr/lib/booster/regenerate_images"],
+            Tool::OstreeInitramfs => &["rpm-ostree", "initramfs", "--enable"],
             Tool::ProxmoxBootTool => &["proxmox-boot-tool", "refresh"],
             Tool::UdevReload => &["udevadm", "control", "--reload"],
             Tool::KernelInstall => &["kernel-install", "add-all"],
         }
+    }
+
+    /// What undo runs, once the inputs are restored: the same, for all but one.
+    pub fn back(&self) -> &'static [&'static str] {
+        match self {
+            Tool::OstreeInitramfs => &["rpm-ostree", "initramfs", "--disable"],
+            same => same.argv(),
+        }
+    }
+}
+
+/// The programs that keep kernel arguments themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArgsTool {
+    /// Fedora, RHEL and their kin: every loader entry, and the defaults for kernels to come (grubby(8)).
+    Grubby,
+    /// Pop!_OS: /etc/kernelstub/configuration and the entry made from it.
+    Kernelstub,
+    /// A new deployment with other arguments (rpm-ostree(1), kargs).
+    RpmOstree,
+}
+
+impl ArgsTool {
+    /// The commands, in order, that add and remove these arguments.
+    pub fn commands(self, add: &[String], remove: &[String]) -> Vec<Vec<String>> {
+        let one = |program: &str, words: Vec<String>| std::iter::once(program.to_owned()).chain(words).collect();
+        match self {
+            _ if add.is_empty() && remove.is_empty() => Vec::new(),
+            ArgsTool::Grubby => {
+                let mut words = vec!["--update-kernel=ALL".to_owned()];
+                words.extend((!remove.is_empty()).then(|| format!("--remove-args={}", remove.join(" "))));
+                words.extend((!add.is_empty()).then(|| format!("--args={}", add.join(" "))));
+                vec![one("grubby", words)]
+            }
+            // It takes one of the two at a time.
+            ArgsTool::Kernelstub => {
+                let off = (!remove.is_empty()).then(|| vec!["--delete-options".to_owned(), remove.join(" ")]);
+                let on = (!add.is_empty()).then(|| vec!["--add-options".to_owned(), add.join(" ")]);
+                off.into_iter().chain(on).map(|words| one("kernelstub", words)).collect()
+            }
+            ArgsTool::RpmOstree => {
+                let off = remove.iter().map(|token| format!("--delete-if-present={token}"));
+                let on = add.iter().map(|token| format!("--append-if-missing={token}"));
+                let words = std::iter::once("kargs".to_owned()).chain(off).chain(on).collect();
+                vec![one("rpm-ostree", words)]
+            }
+        }
+    }
+
+    /// The commands as a reader would paste them.
+    pub fn paste(self, add: &[String], remove: &[String]) -> Vec<String> {
+        let word = |word: &String| match word.split_once('=') {
+            _ if !word.contains(|c: char| c.is_whitespace() || c == '"') => word.clone(),
+            Some((name, value)) if name.starts_with("--") => format!("{name}='{value}'"),
+            _ => format!("'{word}'"),
+        };
+        self.commands(add, remove).iter().map(|argv| argv.iter().map(word).collect::<Vec<_>>().join(" ")).collect()
     }
 }
 
@@ -382,4 +466,31 @@ pub enum Undo {
     /// Left as it is, and nothing is the worse for it: a process that was ended.
     Left,
     Irreversible,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_arguments_go_to_each_program_in_its_own_words() {
+        let (add, remove) = (vec!["intel_iommu=on".to_owned()], vec!["iommu=off".to_owned()]);
+        let paste = |by: ArgsTool| by.paste(&add, &remove);
+        assert_eq!(
+            paste(ArgsTool::Grubby),
+            ["grubby --update-kernel=ALL --remove-args=iommu=off --args=intel_iommu=on"]
+        );
+        assert_eq!(
+            paste(ArgsTool::Kernelstub),
+            ["kernelstub --delete-options iommu=off", "kernelstub --add-options intel_iommu=on"]
+        );
+        assert_eq!(
+            paste(ArgsTool::RpmOstree),
+            ["rpm-ostree kargs --delete-if-present=iommu=off --append-if-missing=intel_iommu=on"]
+        );
+        let two = vec!["a=b".to_owned(), "c".to_owned()];
+        assert_eq!(ArgsTool::Grubby.paste(&two, &[]), ["grubby --update-kernel=ALL --args='a=b c'"]);
+        assert_eq!(ArgsTool::Kernelstub.paste(&two, &[]), ["kernelstub --add-options 'a=b c'"]);
+        assert_eq!(ArgsTool::RpmOstree.commands(&[], &[]), Vec::<Vec<String>>::new());
+    }
 }

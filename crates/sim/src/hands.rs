@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use journal::{HandError, Hands};
 use machine::{Answer, Engine, MachineExt as _, Question};
-use model::{Bdf, Op, ServiceVerb, Tool};
+use model::{ArgsTool, Bdf, Op, ServiceVerb, Tool};
 use serde_json::{Value, json};
 
 use crate::physics::{self, PhysicsError, handover, loader};
@@ -49,6 +49,7 @@ impl Hands for SimHands {
             Op::Sysfs { path, value, .. } => sysfs(&tree, path, value),
             Op::Service { unit, verb } => service(&tree, unit, *verb),
             Op::Regenerate(tool) => regenerate(&tree, tool),
+            Op::KernelArgs { by, add, remove } => kernel_args(&tree, *by, add, remove),
             Op::Proxmox { vmid, set, delete, .. } => qm_set(&tree, *vmid, set, delete),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.to),
@@ -72,6 +73,7 @@ impl Hands for SimHands {
                 service(&tree, unit, opposite)
             }
             Op::Regenerate(tool) => regenerate(&tree, tool),
+            Op::KernelArgs { by, add, remove } => kernel_args(&tree, *by, remove, add),
             Op::Proxmox { vmid, set, before, .. } => {
                 let new = set.iter().filter(|(key, _)| !before.iter().any(|(k, _)| k == key));
                 let new: Vec<String> = new.map(|(key, _)| key.clone()).collect();
@@ -88,17 +90,36 @@ impl Hands for SimHands {
     }
 }
 
+fn kernel_args(tree: &Tree, by: ArgsTool, add: &[String], remove: &[String]) -> Result<(), HandError> {
+    let command = by.paste(add, remove).join("; ");
+    let there = match by {
+        ArgsTool::Grubby => tree.has("/usr/sbin/grubby"),
+        ArgsTool::Kernelstub => tree.has("/etc/kernelstub/configuration"),
+        ArgsTool::RpmOstree => tree.has("/usr/bin/rpm-ostree"),
+    };
+    if !there {
+        return Err(HandError::NotHere { what: command, why: "it is not installed on this machine".into() });
+    }
+    loader::kernel_args(tree, by, add, remove).map_err(|error| failed(&command, error))
+}
+
 fn regenerate(tree: &Tree, tool: &Tool) -> Result<(), HandError> {
     let command = tool.argv().join(" ");
     let missing = || HandError::NotHere { what: command.clone(), why: "it is not installed on this machine".into() };
     let there = |path: &str| tree.has(path);
     let done = match tool {
         Tool::UpdateGrub if there("/boot/grub/grub.cfg") => loader::update_grub(tree),
+        Tool::GrubMkconfig if there("/boot/grub/grub.cfg") => loader::update_grub(tree),
+        Tool::Grub2Mkconfig if there("/boot/grub2/grub.cfg") => loader::update_grub(tree),
+        Tool::UpdateBootloader if there("/usr/sbin/update-bootloader") => loader::update_grub(tree),
+        Tool::Sdbootutil if there("/usr/bin/sdbootutil") => loader::kernel_install(tree),
+        Tool::Booster if there("/usr/bin/booster") => initramfs(tree),
+        Tool::OstreeInitramfs if there("/run/ostree-booted") => initramfs(tree),
         Tool::UpdateInitramfs if there("/etc/initramfs-tools") => initramfs(tree),
         Tool::Dracut if there("/etc/dracut.conf.d") || there("/etc/dracut.conf") => initramfs(tree),
         Tool::Mkinitcpio if there("/etc/mkinitcpio.conf") => initramfs(tree),
         Tool::ProxmoxBootTool if loader::has_esps(tree) => loader::refresh(tree),
-        Tool::KernelInstall if there("/boot/loader/entries") => loader::kernel_install(tree),
+        Tool::KernelInstall if there("/boot/loader/entries") || loader::has_image(tree) => loader::kernel_install(tree),
         Tool::UdevReload => Ok(()),
         _ => return Err(missing()),
     };
@@ -110,12 +131,17 @@ fn initramfs(tree: &Tree) -> Result<(), PhysicsError> {
     physics::snapshot(tree, None)?;
     for name in tree.root.names("/boot") {
         let path = format!("/boot/{name}");
-        let image = name.starts_with("initrd.img-") || name.starts_with("initramfs-");
+        let image = is_image(&name);
         if image && machine::Machine::link(&tree.root, &path).is_absent() {
             tree.write(&path, tree.text(&path))?;
         }
     }
-    if loader::has_esps(tree) { loader::refresh(tree) } else { Ok(()) }
+    if loader::has_esps(tree) || loader::has_image(tree) { loader::refresh(tree) } else { Ok(()) }
+}
+
+/// Debian's, dracut's and mkinitcpio's, SUSE's, booster's names.
+pub(crate) fn is_image(name: &str) -> bool {
+    ["initrd.img-", "initramfs-", "initrd-", "booster-"].iter().any(|start| name.starts_with(start))
 }
 
 const UNITS: [&str; 4] =

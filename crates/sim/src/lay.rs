@@ -116,7 +116,7 @@ pub fn build(this: &Box, tree: &Scratch) -> Result<(), BoxError> {
 /// The initramfs as the box's last update-initramfs left it: what is younger than the image is not in it.
 fn first_initramfs(tree: &Scratch) -> Result<(), crate::physics::PhysicsError> {
     let tree = Tree::open(tree.path())?;
-    let images = tree.root.names("/boot").into_iter().filter(|name| name.starts_with("initrd.img-"));
+    let images = tree.root.names("/boot").into_iter().filter(|name| crate::hands::is_image(name));
     let times = images.filter_map(|name| tree.root.stat(&format!("/boot/{name}")).is()).map(|stat| stat.mtime);
     crate::physics::snapshot(&tree, times.max())?;
     crate::physics::loader::first_refresh(&tree)

@@ -33,6 +33,7 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         vm,
         allow: wish.allow.clone(),
         by_ids: wish.by_ids,
+        clean: wish.clean,
         engine: wish.engine.clone(),
         default_runtime: wish.default_runtime,
         deployment: wish.deployment.clone(),

@@ -262,6 +262,9 @@ pub struct WishArgs {
     /// Bind by vendor and device id (also catches twin cards)
     #[arg(long)]
     pub by_ids: bool,
+    /// Also take away what old guides left: dead settings, and those that weaken the host
+    #[arg(long)]
+    pub clean: bool,
     /// The container engine to configure
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,

@@ -18,7 +18,12 @@ pub fn page(plan: &Plan, machine: &dyn Machine, name: &str, simulated: bool, ver
     for refusal in &plan.refusals {
         page.hang(0, "✗", 2, Tone::Bad, &format!("Refused: {}", refusal.says));
         page.whole(2, "", 0, Tone::Faint, &refusal.because);
-        page.hang(4, "way out", 9, Tone::Plain, &refusal.instead);
+        // Its first line is words; what follows is to be pasted as it stands.
+        let mut lines = refusal.instead.lines();
+        page.hang(4, "way out", 9, Tone::Plain, lines.next().unwrap_or_default());
+        for line in lines {
+            page.whole(13, "", 0, Tone::Code, line);
+        }
         page.gap();
     }
     if plan.changes.is_empty() && plan.refusals.is_empty() {
@@ -84,6 +89,11 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         Op::Sysfs { path, value, .. } => page.whole(4, "", 0, Tone::Code, &format!("echo {value} > {path}")),
         Op::Service { unit, verb } => page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb.word())),
         Op::Regenerate(tool) => page.whole(4, "", 0, Tone::Code, &tool.argv().join(" ")),
+        Op::KernelArgs { by, add, remove } => {
+            for command in by.paste(add, remove) {
+                page.whole(4, "", 0, Tone::Code, &command);
+            }
+        }
         Op::Proxmox { vmid, set, delete, .. } => {
             for (key, value) in set {
                 page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --{key} {value}"));

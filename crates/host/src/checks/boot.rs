@@ -4,7 +4,7 @@ use formats::kcmdline::{Cmdline, same_name};
 use model::{Fix, Seen, Source, Trouble, Verdict};
 
 use super::{plan_command, unknown};
-use crate::facts::{Facts, InitTool, Loader, is_module};
+use crate::facts::{Facts, InitTool, is_module};
 use crate::plan::place;
 
 pub(super) fn virqfd(facts: &Facts) -> Verdict {
@@ -53,6 +53,8 @@ pub(super) fn stale(facts: &Facts) -> Verdict {
     let command = match facts.initramfs.tool {
         Some(InitTool::Dracut) => "dracut --regenerate-all --force",
         Some(InitTool::Mkinitcpio) => "mkinitcpio -P",
+        Some(InitTool::Booster) => "/usr/lib/booster/regenerate_images",
+        Some(InitTool::Ostree) => "rpm-ostree initramfs --enable",
         _ => "update-initramfs -u -k all",
     };
     Verdict::Warn(
@@ -122,13 +124,17 @@ pub(super) fn edits(facts: &Facts) -> Verdict {
             ),
             (None, Some(_)) => (
                 format!("{token} is written, and what {} will boot was not made again", loader.words()),
-                Fix::by_hand("make it again", &[generator(loader)], "take the token away and run it again"),
+                Fix::by_hand(
+                    "make it again",
+                    &[&loader.generator(&facts.boot.mkconfig)],
+                    "take the token away and run it again",
+                ),
             ),
             (None, None) => (
                 format!("{token} is written and not in effect; whether {} knows it cannot be seen", loader.words()),
                 Fix::by_hand(
                     "copy it to the boot partitions",
-                    &[generator(loader)],
+                    &[&loader.generator(&facts.boot.mkconfig)],
                     "take the token away and run it again",
                 ),
             ),
@@ -167,70 +173,24 @@ pub(super) fn edits(facts: &Facts) -> Verdict {
     if any { Verdict::Pass } else { Verdict::NotApplicable }
 }
 
-fn generator(loader: Loader) -> &'static str {
-    match loader {
-        Loader::ProxmoxSystemdBoot | Loader::ProxmoxGrub => "proxmox-boot-tool refresh",
-        Loader::SystemdBoot | Loader::UnifiedImage => "kernel-install add-all",
-        Loader::GrubEntries => "grubby --update-kernel=ALL",
-        Loader::Grub | Loader::Unknown => "update-grub",
-    }
-}
-
-/// Tokens of guides, and what is to be said of each.
-const TOKENS: [(&str, &str); 6] = [
-    ("amd_iommu=on", "is no value that the kernel knows; AMD's IOMMU is on by itself"),
-    ("video=efifb:off", "has no effect since the kernel's own framebuffer code takes the firmware's"),
-    ("video=vesafb:off", "has no effect since the kernel's own framebuffer code takes the firmware's"),
-    ("nofb", "has no effect on a kernel with DRM"),
-    ("nomodeset", "switches every display driver off, the host's own too"),
-    ("vfio_iommu_type1.allow_unsafe_interrupts=1", "lets guests inject interrupts into the host"),
-];
-
 pub(super) fn cruft(facts: &Facts) -> Verdict {
-    let line = match &facts.boot.effective.value {
-        Seen::Is(line) => line.as_str(),
-        Seen::Absent => "",
-        Seen::Unreadable(reason) => return unknown(reason, "/proc/cmdline"),
-    };
-    let effective = Cmdline::parse(line);
-    let written = Cmdline::parse(facts.boot.written.get().map_or("", String::as_str));
-    let mut found: Vec<(Source, String, &str)> = Vec::new();
-    for (token, why) in TOKENS {
-        if effective.has(token) {
-            found.push((Source::file("/proc/cmdline"), token.into(), why));
-        } else if written.has(token) {
-            found.push((place(facts, token), token.into(), why));
-        }
+    if let Seen::Unreadable(reason) = &facts.boot.effective.value {
+        return unknown(reason, "/proc/cmdline");
     }
-    for line in facts.conf.modprobe.iter().filter(|line| line.verb == "options") {
-        for arg in &line.args {
-            let why = match arg.as_str() {
-                "ignore_msrs=1" | "ignore_msrs=Y" if is_module(&line.module, "kvm") => {
-                    "hides errors of every guest; only some guests need it"
-                }
-                "disable_vga=1" if is_module(&line.module, "vfio_pci") => "does nothing for a VM that starts by OVMF",
-                _ => continue,
-            };
-            found.push((line.source.clone(), format!("options {} {arg}", line.module), why));
-        }
-    }
+    let found = crate::cruft::find(facts);
     if found.is_empty() {
         return match &facts.conf.blind {
             Some((path, reason)) => unknown(reason, path),
             None => Verdict::Pass,
         };
     }
-    let names: Vec<&str> = found.iter().map(|(_, what, _)| what.as_str()).collect();
+    let names: Vec<&str> = found.iter().map(|leftover| leftover.what.as_str()).collect();
     let mut trouble =
         Trouble::new(format!("settings of old guides are left that help nothing here: {}", names.join(", ")));
-    for (source, what, why) in &found {
-        trouble = trouble.seen(source.clone(), format!("{what}: {why}"));
+    for leftover in &found {
+        let value = format!("{} ({}): {}", leftover.what, leftover.weight.word(), leftover.why);
+        trouble = trouble.seen(leftover.source.clone(), value);
     }
-    let fix = Fix {
-        does: "take them away when you next edit those files; nothing waits for it".into(),
-        paste: Vec::new(),
-        costs: Vec::new(),
-        undo: "put them back".into(),
-    };
-    Verdict::Warn(trouble.fix(fix))
+    let fix = Fix::planned("take them away, each where it stands; nothing waits for it", "thruway host plan --clean");
+    Verdict::Warn(trouble.fix(fix.costs("a reboot, whenever one comes")))
 }

@@ -2,11 +2,13 @@
 
 pub(crate) mod binding;
 mod boot;
+mod claims;
 pub(crate) mod console;
 pub(crate) mod group;
 pub(crate) mod holders;
 mod iommu;
 pub(crate) mod loss;
+mod platform;
 
 use model::{About, Check, CheckId, Layer, Reason, Verdict};
 
@@ -94,6 +96,97 @@ pub static CHECKS: &[Check<Facts>] = &[
         group::acs
     ),
     row!(
+        "host/igfx-off",
+        "the integrated graphics are behind the IOMMU",
+        "intel_iommu=igfx_off leaves Intel's integrated graphics out of the IOMMU: they have no group and cannot go to a VM. It was a cure for picture trouble of old kernels.",
+        "kernel-parameters.txt, intel_iommu=; pve-kernel patch 0011",
+        platform::igfx
+    ),
+    row!(
+        "host/gpu-behind-vmd",
+        "no card sits behind Intel's VMD",
+        "VMD puts devices into a PCI domain of five digits (10000:) behind one controller. They share its place in the IOMMU and cannot be given away one by one.",
+        "drivers/pci/controller/vmd.c",
+        platform::vmd
+    ),
+    row!(
+        "host/iommu-address-width",
+        "the IOMMU reaches as far as the CPU",
+        "Consumer boards of Intel have IOMMUs of 39 bits. A guest that sees more address bits puts the card's memory at their top: \"vfio_container_dma_map(…, 0x382800000000, …) = -22 (Invalid argument)\", and a black screen.",
+        "VT-d specification, CAP register, MGAW; QEMU, guest-phys-bits",
+        platform::width
+    ),
+    row!(
+        "host/legacy-boot",
+        "a host with a large card was booted by UEFI",
+        "With CSM the firmware keeps device memory below 4 GiB and arbitrates VGA as in 1987: large cards get no room, and a guest finds no UEFI picture in the card.",
+        "/sys/firmware/efi; firmware manuals, CSM and Above 4G Decoding",
+        platform::legacy
+    ),
+    row!(
+        "host/bar-unassigned",
+        "every memory region of the card has a place",
+        "\"BAR 1 [mem size 0x… 64bit pref]: can't assign; no space\": the firmware lacks memory above 4 GiB for devices, and the card cannot be used at all.",
+        "Documentation/ABI/testing/sysfs-bus-pci, resource; drivers/pci/setup-res.c",
+        platform::unassigned
+    ),
+    row!(
+        "host/bar-size",
+        "the card's memory regions have a size that it offers",
+        "The host's firmware fixes the size of resizable regions, and a guest cannot change it. A size that the card does not list makes the guest's driver fail with code 43, or run slowly.",
+        "Documentation/ABI/testing/sysfs-bus-pci, resourceN_resize",
+        platform::size
+    ),
+    row!(
+        "host/noiommu",
+        "vfio does not run without an IOMMU",
+        "enable_unsafe_noiommu_mode lets programs drive devices with no protection at all: the device, and so its user, reads and writes all memory. No VM can use it.",
+        "drivers/vfio/Kconfig, VFIO_NOIOMMU",
+        platform::noiommu
+    ),
+    row!(
+        "host/rmrr-relaxed",
+        "reserved memory of the firmware is respected",
+        "intel_iommu=relax_rmrr (Proxmox VE's kernel) gives devices away whose memory the firmware goes on using. The kernel itself says that this can lead to instability or data loss.",
+        "pve-kernel patch 0009",
+        platform::relaxed
+    ),
+    row!(
+        "host/card-asleep-dead",
+        "the card answers",
+        "\"Unable to change power state from D3cold to D0, device inaccessible\": a card that fell asleep and was not woken reads as all ones (revision ff) until the power is cut.",
+        "Documentation/ABI/testing/sysfs-bus-pci, power_state; Documentation/power/pci.rst",
+        platform::power
+    ),
+    row!(
+        "host/reset-bug",
+        "the card is of no kind that is known to stay stuck after a VM",
+        "Some chips do not come back from the reset between two guests: \"not ready 65535ms after FLR; giving up\". GeForce RTX 50 and RTX PRO Blackwell, AMD's Vega and Navi 1x.",
+        "open-gpu-kernel-modules issues 853 and 1353; gnif/vendor-reset",
+        platform::reset_bug
+    ),
+    row!(
+        "host/vgpu-mode",
+        "the card is not set up to be shared out",
+        "With NVIDIA's vGPU driver or SR-IOV a card is given in parts (mdev, virtual functions). Giving it whole takes it away from all of them.",
+        "qemu-server PCI.pm; NVIDIA vGPU, creatable_vgpu_types",
+        platform::vgpu
+    ),
+    row!(
+        "host/link-narrow",
+        "the card has all of its lanes",
+        "A card in a narrow slot or on a poor riser works with fewer lanes than it has. Judged by the width: the speed drops by itself while a card idles.",
+        "Documentation/ABI/testing/sysfs-bus-pci, current_link_width",
+        platform::link
+    ),
+    row!(
+        "host/link-errors",
+        "the card's link has no errors",
+        "Corrected errors by the thousand, or fatal ones, are a riser's, a cable's or a slot's. In the guest they become Xid 79, \"GPU has fallen off the bus\".",
+        "Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats",
+        platform::errors
+    ),
+    row!(
         "host/driver-owns-card",
         "vfio-pci holds every function of a card that is meant for a VM",
         "While nouveau, nvidia or snd_hda_intel hold a function, the VM's start has to tear it from them, which can hang for ever, or fails. Held from the boot on, by address and identity, it cannot happen.",
@@ -162,6 +255,62 @@ pub static CHECKS: &[Check<Facts>] = &[
         "vfio_virqfd became part of vfio in Linux 6.2. Lists that still name it give \"Module vfio_virqfd not found\", and with dracut or mkinitcpio a boot that stops.",
         "Linux 6.2, drivers/vfio/Makefile; GPU-Passthrough-Manager issue 40",
         boot::virqfd
+    ),
+    row!(
+        "host/address-drift",
+        "the devices that rules hold are still at their addresses",
+        "Adding or taking out a card renumbers the buses, and a rule by address then means another device. Rules with an identity let it alone, and the card goes to its own driver.",
+        "driverctl's TODO; Documentation/ABI/testing/sysfs-bus-pci, driver_override",
+        claims::drift
+    ),
+    row!(
+        "host/vfio-grabbed",
+        "vfio-pci has no device that nothing gives it",
+        "A vendor and device written to new_id stay in force until remove_id or a reboot: the next device of that kind without a driver is taken too.",
+        "Documentation/ABI/testing/sysfs-bus-pci, new_id; pve-common SysFSTools.pm",
+        claims::grabbed
+    ),
+    row!(
+        "host/nvidia-on-host",
+        "no NVIDIA driver on the host waits for a card that is meant for a VM",
+        "A driver that was installed for containers or LXC takes the card again at the next boot or kernel update. One card is for the host's containers or for a VM, not for both.",
+        "Proxmox VE, PCI(e) passthrough; dkms(8)",
+        claims::leftover
+    ),
+    row!(
+        "host/blacklist-not-enough",
+        "no blacklisted driver has the card",
+        "blacklist in modprobe.d stops loading for a device, not loading by name or as another module's need, and it does not reach an initramfs that was made before.",
+        "modprobe.d(5)",
+        claims::weak_blacklist
+    ),
+    row!(
+        "host/sysfb-blacklist-ineffective",
+        "where the firmware's framebuffer is forbidden it is gone",
+        "On some kernels initcall_blacklist=sysfb_init is taken and simpledrm comes up all the same. What counts is /proc/iomem.",
+        "talos issue 14356; negativo17 issue 129",
+        claims::sysfb
+    ),
+    row!(
+        "host/mkinitcpio-modconf",
+        "mkinitcpio's image holds modprobe.d",
+        "Without the hook modconf nothing of /etc/modprobe.d is in the image: ids=, softdep and blacklist come when the drivers are loaded already.",
+        "mkinitcpio(8), HOOKS",
+        claims::modconf
+    ),
+    row!(
+        "host/dracut-without-vfio",
+        "dracut's image holds vfio-pci",
+        "In host-only mode dracut takes the modules that this host uses now. vfio-pci is not among them unless force_drivers+=\" vfio-pci \" says so, blanks inside the quotes.",
+        "dracut.conf(5), force_drivers",
+        claims::dracut
+    ),
+    row!(
+        "host/module-list-unread",
+        "modules are listed where somebody reads the list",
+        "/etc/modules is Debian's. Fedora, Arch and SUSE read /etc/modules-load.d alone.",
+        "modules-load.d(5)",
+        claims::unread_list
     ),
     row!(
         "host/initramfs-stale",

@@ -1,100 +1,74 @@
-//! Which boot loader boots this machine, and what command line it was told, will use, and has used.
+//! What command line this machine was told, will use, and has used: by the loader that boots it.
 
 use std::collections::BTreeMap;
 
-use formats::bootentries::{LoaderEntry, grub_linux};
-use formats::kcmdline::Cmdline;
+use formats::bootentries::{LoaderEntry, grub_linux, grubenv};
 use formats::shellvars::ShellVars;
 use machine::{Machine, MachineExt};
 use model::{Fact, Reason, Seen, Source};
 
+use super::loader::{self, EFIVARS, ENTRIES, KERNELSTUB};
 use crate::facts::{Boot, Distro, Loader, Written};
 
-const EFIVARS: &str = "/sys/firmware/efi/efivars";
-/// The boot loader interface's vendor GUID (systemd.io/BOOT_LOADER_INTERFACE).
-const LOADER_GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
-const UUIDS: &str = "/etc/kernel/proxmox-boot-uuids";
+const KERNEL_CMDLINE: &str = "/etc/kernel/cmdline";
+const CMDLINE_D: &str = "/etc/cmdline.d";
 
 pub(super) fn observe(machine: &dyn Machine, distro: &Distro) -> Boot {
     let effective = machine.value_fact("/proc/cmdline");
-    let (loader, loader_source) = loader(machine, distro, effective.get().map_or("", String::as_str));
-    let grub = grub(machine);
-    let kernel_cmdline = kernel_cmdline(machine);
-    let (written, pieces, other) = match loader.reads() {
-        Some("/etc/kernel/cmdline") => (kernel_cmdline.0, kernel_cmdline.1, grub.1),
-        Some(_) => (grub.0, grub.1, kernel_cmdline.1),
-        None => {
-            let source = Source::Rule("the boot loader is not known".into());
-            (Fact::new(Seen::Absent, source), Vec::new(), grub.1.into_iter().chain(kernel_cmdline.1).collect())
-        }
+    let (loader, loader_source) = loader::observe(machine, distro, effective.get().map_or("", String::as_str));
+    let generated = generated(machine, loader);
+    let mut sources = vec![
+        ("/etc/default/grub", grub(machine)),
+        (KERNEL_CMDLINE, kernel_cmdline(machine)),
+        (KERNELSTUB, kernelstub(machine)),
+    ];
+    if loader == Loader::UnifiedImage
+        && let Some(found) = cmdline_d(machine)
+    {
+        sources.push((CMDLINE_D, found));
+    }
+    let reads = match loader {
+        Loader::UnifiedImage if sources.len() > 3 => Some(CMDLINE_D),
+        _ => loader.reads(),
     };
+    let mut written = Fact::new(Seen::Absent, Source::Rule("the boot loader is not known".into()));
+    let (mut pieces, mut unread) = (Vec::new(), Vec::new());
+    for (name, (fact, its)) in sources {
+        // What kernelstub makes of its own file is no file that another loader would have read.
+        if reads == Some(name) {
+            (written, pieces) = (fact, its);
+        } else if name != KERNELSTUB && reads.is_some() || loader == Loader::Unknown {
+            unread.extend(its);
+        }
+    }
+    if loader.entries_are_the_source() {
+        written = match &generated {
+            Seen::Is(entries) => match entries.first() {
+                Some(first) => Fact::new(Seen::Is(first.text.clone()), first.source.clone()),
+                None => Fact::new(Seen::Absent, Source::file(ENTRIES[0])),
+            },
+            Seen::Absent => Fact::new(Seen::Absent, Source::file(ENTRIES[0])),
+            Seen::Unreadable(reason) => Fact::new(Seen::Unreadable(reason.clone()), Source::file(ENTRIES[0])),
+        };
+        // Here /etc/default/grub and /etc/kernel/cmdline are what kernels to come get: written, and no mistake.
+        pieces = generated.get().cloned().unwrap_or_default();
+        unread.clear();
+    }
     let secure_boot = machine
         .read(&format!("{EFIVARS}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"))
         .map(|bytes| bytes.get(4) == Some(&1));
     Boot {
         loader,
         loader_source,
+        mkconfig: loader::mkconfig(machine, distro),
         effective,
         written,
-        generated: generated(machine, loader),
-        unread: other,
+        generated,
+        unread,
         pieces,
         secure_boot,
+        local_initramfs: loader::local_initramfs(machine),
     }
-}
-
-/// By evidence: the firmware's variables that the loader itself set, then the marks that it left in /proc/cmdline,
-/// then the files.
-fn loader(machine: &dyn Machine, distro: &Distro, effective: &str) -> (Loader, Source) {
-    let var = format!("{EFIVARS}/LoaderInfo-{LOADER_GUID}");
-    let info = machine.read(&var).map(|bytes| utf16(bytes.get(4..).unwrap_or_default()));
-    let line = Cmdline::parse(effective);
-    // GRUB passes BOOT_IMAGE=; systemd-boot and the EFI stub pass initrd=\… with backslashes.
-    let by_grub = line.last("BOOT_IMAGE").is_some();
-    let by_stub = line.last("initrd").is_some_and(|path| path.contains('\\'));
-    let (systemd_boot, said) = match info.get() {
-        Some(info) => (info.starts_with("systemd-boot"), Source::file(&*var)),
-        None => (by_stub, Source::file("/proc/cmdline")),
-    };
-    let uuids = machine.text(UUIDS);
-    let managed = uuids.get().is_some_and(|text| text.lines().any(|l| !l.trim().is_empty() && !l.starts_with('#')));
-    if managed {
-        return if systemd_boot && !by_grub {
-            (Loader::ProxmoxSystemdBoot, said)
-        } else if by_grub || machine.stat("/sys/firmware/efi").is_absent() {
-            (Loader::ProxmoxGrub, Source::file(UUIDS))
-        } else {
-            // A tree that is not running: proxmox-boot-tool sets systemd-boot up only where this package is.
-            let systemd = super::installed(machine, "systemd-boot").is_there();
-            (if systemd { Loader::ProxmoxSystemdBoot } else { Loader::ProxmoxGrub }, Source::file(UUIDS))
-        };
-    }
-    if systemd_boot && !by_grub {
-        let stub = format!("{EFIVARS}/StubInfo-{LOADER_GUID}");
-        if machine.exists(&stub) && !by_stub {
-            return (Loader::UnifiedImage, Source::file(stub));
-        }
-        return (Loader::SystemdBoot, said);
-    }
-    for cfg in ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"] {
-        if machine.exists(cfg) {
-            let entries = machine.names("/boot/loader/entries").iter().any(|name| name.ends_with(".conf"));
-            let loader = if entries && !distro.debian_family() { Loader::GrubEntries } else { Loader::Grub };
-            return (loader, Source::file(cfg));
-        }
-    }
-    if by_grub || machine.exists("/etc/default/grub") {
-        return (Loader::Grub, Source::file(if by_grub { "/proc/cmdline" } else { "/etc/default/grub" }));
-    }
-    if machine.exists("/boot/loader/loader.conf") || machine.exists("/boot/efi/loader/loader.conf") {
-        return (Loader::SystemdBoot, Source::file("/boot/loader/loader.conf"));
-    }
-    (Loader::Unknown, Source::Rule("no boot loader's files or marks were found".into()))
-}
-
-fn utf16(bytes: &[u8]) -> String {
-    let units: Vec<u16> = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
-    String::from_utf16_lossy(&units).trim_end_matches('\0').to_owned()
 }
 
 const VARIABLES: [&str; 2] = ["GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"];
@@ -136,11 +110,55 @@ fn grub(machine: &dyn Machine) -> (Fact<String>, Vec<Written>) {
 }
 
 fn kernel_cmdline(machine: &dyn Machine) -> (Fact<String>, Vec<Written>) {
-    const PATH: &str = "/etc/kernel/cmdline";
-    let fact = machine.value_fact(PATH);
-    let pieces = fact.get().map(|text| Written { source: Source::line(PATH, 1), text: text.clone() });
+    let fact = machine.value_fact(KERNEL_CMDLINE);
+    let pieces = fact.get().map(|text| Written { source: Source::line(KERNEL_CMDLINE, 1), text: text.clone() });
     let pieces = pieces.into_iter().collect();
     (fact, pieces)
+}
+
+/// The pieces that mkinitcpio joins into an image's command line; lines that begin with `#` are no part of it
+/// (mkinitcpio(8)). `None` where there are none: then /etc/kernel/cmdline is read.
+fn cmdline_d(machine: &dyn Machine) -> Option<(Fact<String>, Vec<Written>)> {
+    let mut pieces = Vec::new();
+    for name in machine.names(CMDLINE_D).into_iter().filter(|name| name.ends_with(".conf")) {
+        let path = format!("{CMDLINE_D}/{name}");
+        match machine.text(&path) {
+            Seen::Is(text) => {
+                for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+                    let source = Source::line(&*path, u32::try_from(at + 1).unwrap_or(u32::MAX));
+                    pieces.push(Written { source, text: line.trim().to_owned() });
+                }
+            }
+            Seen::Unreadable(reason) => return Some((Fact::new(Seen::Unreadable(reason), Source::file(path)), pieces)),
+            Seen::Absent => {}
+        }
+    }
+    let last = pieces.last()?.source.clone();
+    pieces.retain(|piece| !piece.text.is_empty());
+    let joined: Vec<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
+    Some((Fact::new(Seen::Is(joined.join(" ")), last), pieces))
+}
+
+/// The user's part of kernelstub's JSON: `user.kernel_options`, a list of words.
+fn kernelstub(machine: &dyn Machine) -> (Fact<String>, Vec<Written>) {
+    let source = Source::file(KERNELSTUB);
+    let line = machine.text(KERNELSTUB).and_then(|text| {
+        let malformed = |what: String| Seen::Unreadable(Reason::Malformed(format!("{KERNELSTUB}: {what}")));
+        let value: serde_json::Value = match serde_json::from_str(&text) {
+            Ok(value) => value,
+            Err(error) => return malformed(format!("line {}: is no JSON", error.line())),
+        };
+        match value.pointer("/user/kernel_options") {
+            Some(serde_json::Value::Array(words)) => {
+                let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
+                Seen::Is(words.join(" "))
+            }
+            Some(serde_json::Value::String(words)) => Seen::Is(words.clone()),
+            _ => malformed("has no user.kernel_options".into()),
+        }
+    });
+    let pieces = line.get().map(|text| Written { source: source.clone(), text: text.clone() }).into_iter().collect();
+    (Fact::new(line, source), pieces)
 }
 
 fn generated(machine: &dyn Machine, loader: Loader) -> Seen<Vec<Written>> {
@@ -160,14 +178,22 @@ fn generated(machine: &dyn Machine, loader: Loader) -> Seen<Vec<Written>> {
         }
         return Seen::Absent;
     }
+    let env = ["/boot/grub2/grubenv", "/boot/grub/grubenv"].iter().find_map(|path| machine.text(path).is());
+    let env = env.unwrap_or_default();
+    let saved = grubenv(&env, "saved_entry").filter(|_| loader == Loader::GrubEntries);
     let mut found = Vec::new();
-    for dir in ["/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries"] {
-        for name in machine.names(dir).into_iter().rev().filter(|name| name.ends_with(".conf")) {
+    for dir in ENTRIES {
+        for name in newest_first(machine.names(dir)).into_iter().filter(|name| name.ends_with(".conf")) {
             let path = format!("{dir}/{name}");
-            if let Seen::Is(text) = machine.text(&path)
-                && let Some((line, text)) = LoaderEntry::parse(&text).options
-            {
-                found.push(Written { source: Source::line(path, line), text });
+            let Seen::Is(text) = machine.text(&path) else { continue };
+            let Some((line, text)) = LoaderEntry::parse(&text).options else { continue };
+            // Older Fedora keeps the arguments of all entries in the environment block.
+            let text = text.replace("$kernelopts", grubenv(&env, "kernelopts").unwrap_or("$kernelopts"));
+            let written = Written { source: Source::line(path, line), text };
+            if saved.is_some_and(|saved| name.strip_suffix(".conf") == Some(saved)) {
+                found.insert(0, written);
+            } else {
+                found.push(written);
             }
         }
     }
@@ -176,4 +202,14 @@ fn generated(machine: &dyn Machine, loader: Loader) -> Seen<Vec<Written>> {
         return Seen::Unreadable(Reason::Other(what.into()));
     }
     Seen::Is(found)
+}
+
+/// Entries in the order of a menu: by version, highest first; a rescue entry is nobody's default.
+fn newest_first(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_key(|name| {
+        let rescue = name.contains("rescue") || name.contains("fallback");
+        (!rescue, super::numbers(name), name.clone())
+    });
+    names.reverse();
+    names
 }

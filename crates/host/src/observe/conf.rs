@@ -107,10 +107,15 @@ fn row(path: &str, line: u32, what: &Directive) -> Option<ModprobeLine> {
 
 pub(super) fn initramfs(machine: &dyn Machine, kernel: &Kernel) -> Initramfs {
     let debian = machine.exists("/var/lib/dpkg/status");
-    let tool = if debian && super::installed(machine, "initramfs-tools").is_there() {
+    let booster = machine.names("/boot").iter().any(|name| name.starts_with("booster-") && name.ends_with(".img"));
+    let tool = if machine.exists("/run/ostree-booted") {
+        Some(InitTool::Ostree)
+    } else if debian && super::installed(machine, "initramfs-tools").is_there() {
         Some(InitTool::InitramfsTools)
     } else if debian && super::installed(machine, "dracut").is_there() {
         Some(InitTool::Dracut)
+    } else if booster && machine.exists("/usr/bin/booster") {
+        Some(InitTool::Booster)
     } else if machine.exists("/etc/mkinitcpio.conf") {
         Some(InitTool::Mkinitcpio)
     } else if machine.exists("/etc/initramfs-tools/initramfs.conf") {
@@ -122,21 +127,7 @@ pub(super) fn initramfs(machine: &dyn Machine, kernel: &Kernel) -> Initramfs {
     };
     let image = match kernel.release.get() {
         None => Seen::Absent,
-        Some(release) => {
-            let names = [format!("/boot/initrd.img-{release}"), format!("/boot/initramfs-{release}.img")];
-            let mut image = Seen::Absent;
-            for name in names {
-                match machine.stat(&name) {
-                    Seen::Is(stat) => {
-                        image = Seen::Is((name, stat.mtime));
-                        break;
-                    }
-                    Seen::Unreadable(reason) => image = Seen::Unreadable(reason),
-                    Seen::Absent => {}
-                }
-            }
-            image
-        }
+        Some(release) => image(machine, release),
     };
     let mut inputs = Vec::new();
     let dirs = [
@@ -147,8 +138,15 @@ pub(super) fn initramfs(machine: &dyn Machine, kernel: &Kernel) -> Initramfs {
         "/etc/dracut.conf.d",
         "/etc/mkinitcpio.conf.d",
     ];
-    let mut paths: Vec<String> =
-        ["/etc/initramfs-tools/modules", "/etc/initramfs-tools/initramfs.conf"].map(str::to_owned).into();
+    let mut paths: Vec<String> = [
+        "/etc/initramfs-tools/modules",
+        "/etc/initramfs-tools/initramfs.conf",
+        "/etc/mkinitcpio.conf",
+        "/etc/booster.yaml",
+        crate::plan::files::SETTER,
+    ]
+    .map(str::to_owned)
+    .into();
     for dir in dirs {
         paths.extend(machine.names(dir).into_iter().map(|name| format!("{dir}/{name}")));
     }
@@ -159,4 +157,28 @@ pub(super) fn initramfs(machine: &dyn Machine, kernel: &Kernel) -> Initramfs {
         }
     }
     Initramfs { tool, image, inputs }
+}
+
+/// The running kernel's image, under the name that its distribution gives it.
+fn image(machine: &dyn Machine, release: &str) -> Seen<(String, i64)> {
+    let mut names = vec![
+        format!("/boot/initrd.img-{release}"),
+        format!("/boot/initramfs-{release}.img"),
+        format!("/boot/initrd-{release}"),
+    ];
+    // Arch names images by the kernel's package.
+    if let Seen::Is(base) = machine.value(&format!("/lib/modules/{release}/pkgbase")) {
+        names.push(format!("/boot/initramfs-{base}.img"));
+        names.push(format!("/boot/booster-{base}.img"));
+        names.extend(["/efi", "/boot", "/boot/efi"].map(|esp| format!("{esp}/EFI/Linux/arch-{base}.efi")));
+    }
+    let mut image = Seen::Absent;
+    for name in names {
+        match machine.stat(&name) {
+            Seen::Is(stat) => return Seen::Is((name, stat.mtime)),
+            Seen::Unreadable(reason) => image = Seen::Unreadable(reason),
+            Seen::Absent => {}
+        }
+    }
+    image
 }

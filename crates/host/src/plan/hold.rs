@@ -24,7 +24,14 @@ impl Held {
                 && (self.subsystem.is_none() || self.subsystem == function.subsystem)
         })
     }
+}
 
+/// One function's udev rule, with its line end.
+pub fn rule(held: &Held) -> String {
+    held.rule()
+}
+
+impl Held {
     fn rule(&self) -> String {
         let mut rule = format!("ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{}\"", self.bdf);
         if let Some(id) = self.id {
@@ -61,7 +68,7 @@ pub fn parse_rules(text: &str) -> Vec<(u32, Held)> {
     text.lines().enumerate().filter_map(one).collect()
 }
 
-const HEAD: &str = "# Written by thruway. Take it back with: thruway undo\n";
+pub(super) const HEAD: &str = "# Written by thruway. Take it back with: thruway undo\n";
 
 pub fn rules(held: &[Held]) -> String {
     let lines: String = held.iter().map(Held::rule).collect();
@@ -84,27 +91,56 @@ pub fn script(held: &[Held]) -> String {
              \texit 0\n\
              \t;;\n\
              esac\n\
-             \n\
-             # hold ADDRESS VENDOR:DEVICE SUBVENDOR:SUBDEVICE\n\
-             hold() {\n\
-             \tdev=\"/sys/bus/pci/devices/$1\"\n\
-             \t[ -e \"$dev/driver_override\" ] || return 0\n\
-             \tread -r vendor < \"$dev/vendor\" && read -r device < \"$dev/device\" || return 0\n\
-             \t[ \"$2\" = - ] || [ \"${vendor#0x}:${device#0x}\" = \"$2\" ] || return 0\n\
-             \tread -r vendor < \"$dev/subsystem_vendor\" && read -r device < \"$dev/subsystem_device\" || return 0\n\
-             \t[ \"$3\" = - ] || [ \"${vendor#0x}:${device#0x}\" = \"$3\" ] || return 0\n\
-             \techo vfio-pci > \"$dev/driver_override\"\n\
+             \n";
+    text += HOLD;
+    text += "\techo vfio-pci > \"$dev/driver_override\"\n\
              \t[ -e \"$dev/driver\" ] && [ ! -e \"/sys/bus/pci/drivers/vfio-pci/$1\" ] && echo \"$1\" > \"$dev/driver/unbind\"\n\
              \techo \"$1\" > /sys/bus/pci/drivers_probe\n\
              \treturn 0\n\
              }\n\
              \n\
              modprobe -q vfio-pci\n";
+    text + &lines(held)
+}
+
+/// A function of the shell that checks address and identity; what it does with them follows.
+const HOLD: &str = "# hold ADDRESS VENDOR:DEVICE SUBVENDOR:SUBDEVICE\n\
+    hold() {\n\
+    \tdev=\"/sys/bus/pci/devices/$1\"\n\
+    \t[ -e \"$dev/driver_override\" ] || return 0\n\
+    \tread -r vendor < \"$dev/vendor\" && read -r device < \"$dev/device\" || return 0\n\
+    \t[ \"$2\" = - ] || [ \"${vendor#0x}:${device#0x}\" = \"$2\" ] || return 0\n\
+    \tread -r vendor < \"$dev/subsystem_vendor\" && read -r device < \"$dev/subsystem_device\" || return 0\n\
+    \t[ \"$3\" = - ] || [ \"${vendor#0x}:${device#0x}\" = \"$3\" ] || return 0\n";
+
+fn lines(held: &[Held]) -> String {
     let name = |id: Option<PciId>| id.map_or("-".to_owned(), |id| id.to_string());
-    for one in held {
-        text += &format!("hold {} {} {}\n", one.bdf, name(one.id), name(one.subsystem));
-    }
-    text
+    held.iter().map(|one| format!("hold {} {} {}\n", one.bdf, name(one.id), name(one.subsystem))).collect()
+}
+
+/// What vfio-pci's `install` line runs before the module is loaded: the shell's own words only, since an initramfs
+/// may hold no other program. A function that a driver has already is left to it: nothing is torn away here.
+pub fn setter(held: &[Held]) -> String {
+    let mut text = String::from("#!/bin/sh\n");
+    text += HEAD;
+    text += "# Run by modprobe before vfio-pci is loaded. A card that was swapped or moved is left alone: address,\n\
+             # vendor:device and subsystem must all be as they were.\n";
+    text += HOLD;
+    text += "\techo vfio-pci > \"$dev/driver_override\"\n\
+             \treturn 0\n\
+             }\n\
+             \n";
+    text + &lines(held) + "exit 0\n"
+}
+
+/// modprobe.d for a hold by address: whoever loads a driver of the card loads vfio-pci first, and that sets the
+/// override before it.
+pub fn order(drivers: &[&str]) -> String {
+    let softdeps: String = drivers.iter().map(|driver| format!("softdep {driver} pre: vfio-pci\n")).collect();
+    let setter = super::files::SETTER;
+    format!(
+        "{HEAD}install vfio-pci /bin/sh {setter}; /sbin/modprobe --ignore-install vfio-pci $CMDLINE_OPTS\n{softdeps}"
+    )
 }
 
 /// initramfs-tools hook: what the script needs goes into the image.
@@ -126,14 +162,13 @@ pub fn hook(by_ids: bool) -> String {
     text
 }
 
-pub fn dracut(by_ids: bool) -> String {
-    let rule = if by_ids { String::new() } else { format!("install_items+=\" {} \"\n", super::files::RULES) };
-    format!("{HEAD}force_drivers+=\" vfio-pci \"\n{rule}")
+pub fn dracut(items: &[&str]) -> String {
+    format!("{HEAD}force_drivers+=\" vfio-pci \"\ninstall_items+=\" {} \"\n", items.join(" "))
 }
 
-pub fn mkinitcpio(by_ids: bool) -> String {
-    let rule = if by_ids { String::new() } else { format!("FILES+=({})\n", super::files::RULES) };
-    format!("{HEAD}MODULES+=(vfio_pci)\n{rule}")
+/// The drop-in is sourced behind mkinitcpio.conf: the front of the list is ours, the rest stays.
+pub fn mkinitcpio(items: &[&str]) -> String {
+    format!("{HEAD}MODULES=(vfio_pci \"${{MODULES[@]}}\")\nFILES+=({})\n", items.join(" "))
 }
 
 /// modprobe.d for ids=: vfio-pci loads before the drivers that would take the card.

@@ -2,16 +2,24 @@
 
 use gpu::Function;
 use model::{
-    Before, Change, Content, Digest, Effective, Intent, Layer, Op, PciId, Plan, Refusal, Risk, Seen, Tool, Undo,
+    ArgsTool, Before, Change, Content, Digest, Effective, Intent, Layer, Op, PciId, Plan, Refusal, Risk, Seen, Tool,
+    Undo,
 };
 
 use super::hold::{self, Held};
-use super::{cmdline, files, guard};
-use crate::facts::{Facts, InitTool, Target, is_module, is_vfio};
+use super::loader::{self, Wish};
+use super::{clean, cmdline, files, guard, initramfs};
+use crate::facts::{Appliance, Facts, Loader, Target, is_module, is_vfio};
 
 pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: &mut Plan) {
     let mut steps = Steps { facts, plan, wrote: false };
     let needed: Vec<&Target<'_>> = targets.iter().filter(|target| needs(facts, target)).collect();
+    if let Loader::Appliance(which) = facts.boot.loader {
+        return appliance(&mut steps, which, intent, targets);
+    }
+    if facts.boot.loader == Loader::Bootc {
+        return bootc(&mut steps, intent, targets);
+    }
     let twins = twin_lines(facts, targets);
     if intent.by_ids {
         by_ids(&mut steps, targets, &needed);
@@ -22,26 +30,65 @@ pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: 
             steps.write(&path, text, 0o644, title, "host/ids-catch-twin");
         }
     }
-    let image = steps.wrote;
-    let generate = cmdline::add(facts, intent, targets, &mut steps);
-    if let (Some(wish), true) = (&intent.guard, image || generate.is_some()) {
-        guard::add(wish, &mut steps);
+    let mut image = steps.wrote;
+    if !targets.is_empty() {
+        cmdline::add(facts, intent, targets, &mut steps);
+    }
+    if intent.clean {
+        image |= clean::add(facts, &mut steps);
     }
     if image {
-        match facts.initramfs.tool {
-            Some(InitTool::InitramfsTools) => steps.run(Tool::UpdateInitramfs),
-            Some(InitTool::Dracut) => steps.run(Tool::Dracut),
-            Some(InitTool::Mkinitcpio) => steps.run(Tool::Mkinitcpio),
-            None => steps.plan.refusals.push(Refusal {
-                because: "host/initramfs-stale".into(),
-                says: "no initramfs tool is known here, so the files would not reach the early boot".into(),
-                instead: "install initramfs-tools, dracut or mkinitcpio".into(),
-            }),
+        initramfs::regenerate(&mut steps);
+    }
+    if let Some(wish) = &intent.guard {
+        guard::add(wish, &mut steps);
+    }
+    generators_last(steps.plan);
+}
+
+/// Files first, then the images that are made from them, then the loader that is told of both; each program once.
+fn generators_last(plan: &mut Plan) {
+    let rank = |change: &Change| match &change.op {
+        Op::Regenerate(
+            Tool::UpdateInitramfs | Tool::Dracut | Tool::Mkinitcpio | Tool::Booster | Tool::OstreeInitramfs,
+        ) => 1,
+        Op::Regenerate(_) | Op::KernelArgs { .. } => 2,
+        _ => 0,
+    };
+    let mut kept: Vec<Change> = Vec::new();
+    for change in std::mem::take(&mut plan.changes) {
+        if !matches!(change.op, Op::Regenerate(_)) || !kept.iter().any(|known| known.op == change.op) {
+            kept.push(change);
         }
     }
-    if let Some(tool) = generate {
-        steps.run(tool);
+    kept.sort_by_key(rank);
+    plan.changes = kept;
+}
+
+/// Arguments and initramfs come with the image: the files go into its build.
+fn bootc(steps: &mut Steps<'_>, intent: &Intent, targets: &[Target<'_>]) {
+    let (add, drop) = cmdline::tokens(steps.facts, intent, targets);
+    if !(add.is_empty() && drop.is_empty() && targets.iter().all(Target::held)) {
+        let held: Vec<Held> = targets.iter().flat_map(|t| &t.functions).map(|f| Held::of(f)).collect();
+        loader::bootc(steps, &add, &drop, &held, &drivers_of(steps.facts, targets));
     }
+}
+
+/// Nothing is written where the system would not keep it: the refusal says what to do there instead.
+fn appliance(steps: &mut Steps<'_>, which: Appliance, intent: &Intent, targets: &[Target<'_>]) {
+    let (add, drop) = cmdline::tokens(steps.facts, intent, targets);
+    if add.is_empty() && drop.is_empty() && targets.iter().all(Target::held) {
+        return;
+    }
+    let because = if add.is_empty() && drop.is_empty() { "host/driver-owns-card" } else { "host/iommu-kernel-off" };
+    let words = which.words();
+    steps.plan.refusals.push(Refusal {
+        because: because.into(),
+        says: format!(
+            "{words} makes its boot files from its own configuration: what thruway wrote there would not last"
+        ),
+        instead: loader::appliance(which, &add, targets),
+    });
 }
 
 /// True where a function is not held at boot by anything written.
@@ -59,7 +106,13 @@ pub(super) struct Steps<'a> {
 impl Steps<'_> {
     /// A file, unless it is so already.
     pub(super) fn write(&mut self, path: &str, text: String, mode: u32, title: String, because: &str) {
+        let earlier = self.plan.changes.iter().rev().find_map(|change| match &change.op {
+            Op::WriteFile { path: p, content: Content::Text(text), .. } if p == path => Some(text),
+            _ => None,
+        });
         let expects = match self.facts.texts.get(path) {
+            _ if earlier == Some(&text) => return,
+            _ if earlier.is_some() => Before::File(Digest::of(earlier.map_or("", String::as_str).as_bytes())),
             Some(Seen::Is(now)) if *now == text => return,
             Some(Seen::Is(now)) => Before::File(Digest::of(now.as_bytes())),
             Some(Seen::Unreadable(reason)) => {
@@ -81,6 +134,32 @@ impl Steps<'_> {
             risk: vec![Risk::Reboot],
             effective: Effective::NextBoot,
             undo: Undo::Exact,
+        });
+    }
+
+    /// A file's text as this plan leaves it: edits of one file build on each other.
+    pub(super) fn text(&self, path: &str) -> String {
+        let written = self.plan.changes.iter().rev().find_map(|change| match &change.op {
+            Op::WriteFile { path: p, content: Content::Text(text), .. } if p == path => Some(text.clone()),
+            _ => None,
+        });
+        written.unwrap_or_else(|| self.facts.text(path).unwrap_or_default().to_owned())
+    }
+
+    /// Kernel arguments by the loader's own program; nothing where there is nothing to change.
+    pub(super) fn args(&mut self, by: ArgsTool, add: Vec<String>, remove: Vec<String>, wish: &Wish<'_>) {
+        if add.is_empty() && remove.is_empty() {
+            return;
+        }
+        self.plan.changes.push(Change {
+            layer: Layer::Host,
+            title: wish.title(),
+            op: Op::KernelArgs { by, add, remove },
+            expects: Before::Nothing,
+            because: vec![wish.because.into()],
+            risk: vec![Risk::Reboot],
+            effective: Effective::NextBoot,
+            undo: Undo::Inverse,
         });
     }
 
@@ -115,15 +194,19 @@ fn by_address(steps: &mut Steps<'_>, targets: &[Target<'_>], needed: &[&Target<'
     let names = names.join(" and ");
     const WHY: &str = "host/driver-owns-card";
     steps.write(files::RULES, hold::rules(&held), 0o644, format!("hold {names} for vfio-pci, by address"), WHY);
-    match facts.initramfs.tool {
-        Some(InitTool::InitramfsTools) => {
-            let title = format!("hold {names} in the initramfs, before udev loads other drivers");
-            steps.write(files::SCRIPT, hold::script(&held), 0o755, title, WHY);
-            steps.write(files::HOOK, hold::hook(false), 0o755, "put vfio-pci into the initramfs".into(), WHY);
-        }
-        tool => carry(steps, tool, false),
-    }
+    initramfs::by_address(steps, &held, &drivers_of(facts, targets), &names);
     modules(steps);
+}
+
+/// The modules that would take one of the cards' functions, those of this kernel that can be told to wait.
+fn drivers_of<'t>(facts: &Facts, targets: &'t [Target<'_>]) -> Vec<&'t str> {
+    let mut drivers: Vec<&str> = Vec::new();
+    for function in targets.iter().flat_map(|target| &target.functions) {
+        drivers.extend(native(function).into_iter().filter(|driver| !facts.kernel.is_builtin(driver)));
+    }
+    drivers.sort_unstable();
+    drivers.dedup();
+    drivers
 }
 
 fn by_ids(steps: &mut Steps<'_>, targets: &[Target<'_>], needed: &[&Target<'_>]) {
@@ -131,31 +214,11 @@ fn by_ids(steps: &mut Steps<'_>, targets: &[Target<'_>], needed: &[&Target<'_>])
     if needed.is_empty() || facts.kernel.is_builtin("vfio_pci") {
         return;
     }
-    let mut drivers: Vec<&str> = Vec::new();
-    for function in targets.iter().flat_map(|target| &target.functions) {
-        drivers.extend(native(function).into_iter().filter(|driver| !facts.kernel.is_builtin(driver)));
-    }
-    drivers.sort_unstable();
-    drivers.dedup();
-    const WHY: &str = "host/driver-owns-card";
+    let drivers = drivers_of(facts, targets);
     let title = "give the cards' kinds to vfio-pci by vendor:device, before their own drivers".to_owned();
-    steps.write(files::MODPROBE, hold::modprobe(&ids(targets), &drivers), 0o644, title, WHY);
-    match facts.initramfs.tool {
-        Some(InitTool::InitramfsTools) => {
-            steps.write(files::HOOK, hold::hook(true), 0o755, "load vfio-pci in the initramfs".into(), WHY);
-        }
-        tool => carry(steps, tool, true),
-    }
+    steps.write(files::MODPROBE, hold::modprobe(&ids(targets), &drivers), 0o644, title, initramfs::WHY);
+    initramfs::by_ids(steps, &drivers);
     modules(steps);
-}
-
-fn carry(steps: &mut Steps<'_>, tool: Option<InitTool>, by_ids: bool) {
-    let (path, text) = match tool {
-        Some(InitTool::Dracut) => (files::DRACUT, hold::dracut(by_ids)),
-        Some(InitTool::Mkinitcpio) => (files::MKINITCPIO, hold::mkinitcpio(by_ids)),
-        Some(InitTool::InitramfsTools) | None => return,
-    };
-    steps.write(path, text, 0o644, "put vfio-pci into the initramfs".into(), "host/driver-owns-card");
 }
 
 /// Only modules that this kernel has; vfio_virqfd is vfio-pci's own affair, and gone since 6.2.

@@ -4,6 +4,7 @@ use formats::kcmdline::Cmdline;
 use model::{Evidence, Handover, Intent, Outcome, OutcomeState, Seen, Source};
 
 use super::{cmdline, targets};
+use crate::cruft::{Leftover, Remove};
 use crate::facts::{Facts, Place, Target, is_vfio};
 
 const REBOOT: &str = "a reboot of this machine";
@@ -20,6 +21,9 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
         return Vec::new();
     }
     let mut outcomes = Vec::new();
+    if intent.clean {
+        outcomes.extend(cleaned(facts));
+    }
     if targets.is_empty() {
         return outcomes;
     }
@@ -115,4 +119,24 @@ fn node(facts: &Facts, target: &Target<'_>) -> Option<Outcome> {
     let value = facts.usage.nodes.get().map_or("absent".into(), |names| names.join(" "));
     let evidence = vec![Evidence { source: Source::file("/dev/vfio"), value }];
     Some(Outcome { says: format!("/dev/vfio/{number} can be given to a VM"), state, evidence })
+}
+
+/// What old guides left: gone, gone from the files and in effect until the boot, or there.
+fn cleaned(facts: &Facts) -> Vec<Outcome> {
+    let written = Cmdline::parse(facts.boot.written.get().map_or("", String::as_str));
+    let left = crate::cruft::find(facts);
+    let state = |leftover: &Leftover| match &leftover.remove {
+        Remove::Token(token) if !written.has(token) => OutcomeState::Pending(REBOOT.into()),
+        _ => OutcomeState::Failed("it is still written".into()),
+    };
+    let one = |leftover: &Leftover| Outcome {
+        says: format!("{} is gone", leftover.what),
+        state: state(leftover),
+        evidence: vec![Evidence { source: leftover.source.clone(), value: leftover.what.clone() }],
+    };
+    if left.is_empty() {
+        let says = "nothing of old guides is left".into();
+        return vec![Outcome { says, state: OutcomeState::Held, evidence: Vec::new() }];
+    }
+    left.iter().map(one).collect()
 }

@@ -24,7 +24,7 @@ pub struct Boot {
 pub(crate) const INITRD: &str = "/.thruway-sim/initrd";
 
 /// What goes into the initramfs. Files changed after it was made are not in it: it is stale.
-const INPUTS: [&str; 10] = [
+const INPUTS: [&str; 11] = [
     "/etc/modprobe.d",
     "/etc/initramfs-tools",
     "/etc/initramfs-tools/scripts/init-top",
@@ -35,6 +35,7 @@ const INPUTS: [&str; 10] = [
     "/etc/dracut.conf.d",
     "/etc",
     "/etc/mkinitcpio.conf.d",
+    "/etc/thruway",
 ];
 
 /// Makes the initramfs again from the inputs as they are now. `newest`: the latest time that an input may have.
@@ -209,7 +210,7 @@ fn iommu(tree: &Tree, kernel: &Kernel) -> Result<bool, PhysicsError> {
 
 /// The race for the functions, in the order of a boot. Returns the modules that were loaded on the way.
 fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut Vec<String>) -> Vec<String> {
-    let mut race = Race { tree, kernel, loaded: Vec::new(), without: None, messages };
+    let mut race = Race { tree, kernel, loaded: Vec::new(), without: None, place: "", recipe: String::new(), messages };
     // 1. Built-in drivers bind before any user space runs.
     if kernel.has_builtin("vfio_pci") {
         race.load("vfio_pci", &Conf::read(tree, "/nonexistent", &kernel.cmdline), functions);
@@ -232,6 +233,8 @@ fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut V
     let asks = |line: &str| !line.trim_start().starts_with('#') && line.replace('-', "_").contains("vfio_pci");
     race.without = if listed.lines().chain(recipe.lines()).any(asks) { None } else { Some("vfio_pci") };
     let (first, later) = udev::forced(&recipe);
+    race.place = INITRD;
+    race.recipe.clone_from(&recipe);
     for module in first {
         race.load(&module, &conf, functions);
     }
@@ -241,7 +244,10 @@ fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut V
     let mut early: Vec<Override> = scripts.iter().flat_map(|(_, text)| udev::script(text)).collect();
     early.extend(copied.flat_map(|(_, text)| udev::rules(&text)));
     race.overrides(&early, &conf, functions);
-    race.coldplug(&conf, functions, |driver| EARLY.contains(&driver));
+    // booster takes no display driver along unless its configuration names one, and runs nothing of modprobe.d.
+    let booster = tree.has("/usr/bin/booster");
+    let display = |driver: &str| matches!(driver, "nouveau" | "i915" | "amdgpu" | "radeon" | "ast");
+    race.coldplug(&conf, functions, |driver| EARLY.contains(&driver) && !(booster && display(driver)));
     for module in race.listed(&listed).into_iter().chain(later) {
         race.load(&module, &conf, functions);
     }
@@ -249,6 +255,7 @@ fn drivers(tree: &Tree, kernel: &Kernel, functions: &mut [Pci], messages: &mut V
     let late: Vec<Override> = scripts.iter().flat_map(|(_, text)| udev::script(text)).collect();
     race.overrides(&late, &conf, functions);
     race.without = None;
+    race.place = "";
     // 3. The root file system: modules-load, then udev's second coldplug.
     let conf = Conf::read(tree, "", &kernel.cmdline);
     let mut lists = vec![tree.text("/etc/modules")];
@@ -273,6 +280,10 @@ struct Race<'a> {
     loaded: Vec<String>,
     /// A module that this stage's file system does not hold.
     without: Option<&'static str>,
+    /// Where this stage's files lie: the initramfs, or the root file system ("").
+    place: &'static str,
+    /// What the initramfs was told to carry.
+    recipe: String,
     messages: &'a mut Vec<String>,
 }
 
@@ -298,6 +309,19 @@ impl Race<'_> {
         for before in conf.before(module).map(str::to_owned).collect::<Vec<_>>() {
             if before != module {
                 self.load(&before, conf, functions);
+            }
+        }
+        if let Some(script) = conf.script(module) {
+            let carried = self.place.is_empty() || self.recipe.contains(script);
+            let text = self.tree.text(&format!("{}{script}", self.place));
+            if !carried || text.is_empty() {
+                // The install command's first half fails; a `;` lets the second half, modprobe itself, go on.
+                self.messages.push(format!("sh: {script}: No such file or directory"));
+            }
+            for wish in udev::script(&text).into_iter().filter(|_| carried) {
+                for function in functions.iter_mut().filter(|f| wish.matches(f) && f.driver.is_empty()) {
+                    function.driver_override = Some(wish.driver.clone());
+                }
             }
         }
         self.loaded.push(module.into());

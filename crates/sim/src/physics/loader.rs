@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use machine::SIM_DIR;
+use model::ArgsTool;
 
 use crate::tree::Tree;
 
@@ -60,14 +61,17 @@ pub(crate) fn update_grub(tree: &Tree) -> Result<(), super::PhysicsError> {
     let wanted = format!("{} {}", of("GRUB_CMDLINE_LINUX"), of("GRUB_CMDLINE_LINUX_DEFAULT"));
     let wanted: Vec<&str> = wanted.split_whitespace().collect();
     let mut text = String::new();
-    for line in tree.text("/boot/grub/grub.cfg").split_inclusive('\n') {
+    let cfg = if tree.has("/boot/grub/grub.cfg") { "/boot/grub/grub.cfg" } else { "/boot/grub2/grub.cfg" };
+    for line in tree.text(cfg).split_inclusive('\n') {
         let mut words = line.split_whitespace();
         let (Some("linux"), Some(kernel)) = (words.next(), words.next()) else {
             text.push_str(line);
             continue;
         };
         let mut rest: Vec<&str> = words.collect();
-        let fixed = match rest.iter().position(|word| *word == "ro" || *word == "rw") {
+        // What 10_linux puts in front by itself: root=, and on most ro.
+        let front = rest.iter().position(|word| *word == "ro" || *word == "rw");
+        let fixed = match front.or_else(|| rest.iter().position(|word| word.starts_with("root="))) {
             Some(at) => rest.drain(..=at).collect(),
             None => Vec::new(),
         };
@@ -79,7 +83,7 @@ pub(crate) fn update_grub(tree: &Tree) -> Result<(), super::PhysicsError> {
         let all: Vec<&str> = fixed.into_iter().chain(wanted.iter().copied()).collect();
         text.push_str(&format!("{blank}linux\t{kernel} {}\n", all.join(" ")));
     }
-    tree.write("/boot/grub/grub.cfg", text)
+    tree.write(cfg, text)
 }
 
 /// True where proxmox-boot-tool keeps the kernels on its own ESPs.
@@ -87,8 +91,16 @@ pub(crate) fn has_esps(tree: &Tree) -> bool {
     !tree.text("/etc/kernel/proxmox-boot-uuids").trim().is_empty()
 }
 
-/// `proxmox-boot-tool refresh`: the ESPs get the command line as it is written now.
+/// True where the firmware or systemd-boot starts a unified kernel image.
+pub(crate) fn has_image(tree: &Tree) -> bool {
+    !has_esps(tree) && tree.has("/sys/firmware/efi/efivars/StubInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")
+}
+
+/// `proxmox-boot-tool refresh`, and the build of a unified image: the ESPs get the command line as it is written now.
 pub(crate) fn refresh(tree: &Tree) -> Result<(), super::PhysicsError> {
+    if has_image(tree) {
+        return tree.write(&format!("{SIM_DIR}/esp/cmdline"), image_cmdline(tree));
+    }
     if by_systemd_boot(tree) {
         tree.write(&format!("{SIM_DIR}/esp/cmdline"), tree.text("/etc/kernel/cmdline").trim())
     } else {
@@ -96,9 +108,19 @@ pub(crate) fn refresh(tree: &Tree) -> Result<(), super::PhysicsError> {
     }
 }
 
+/// mkinitcpio joins the pieces of /etc/cmdline.d without their comments; else there is the one file.
+fn image_cmdline(tree: &Tree) -> String {
+    let pieces = tree.texts("/etc/cmdline.d", ".conf");
+    if pieces.is_empty() || !tree.has("/etc/mkinitcpio.conf") {
+        return tree.text("/etc/kernel/cmdline").trim().to_owned();
+    }
+    let lines = pieces.iter().flat_map(|(_, text)| text.lines()).filter(|line| !line.starts_with('#'));
+    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
 /// A box's ESPs have the command line that it runs with.
 pub(crate) fn first_refresh(tree: &Tree) -> Result<(), super::PhysicsError> {
-    if !has_esps(tree) || !by_systemd_boot(tree) {
+    if !has_image(tree) && (!has_esps(tree) || !by_systemd_boot(tree)) {
         return Ok(());
     }
     let now = tree.text("/proc/cmdline");
@@ -106,8 +128,70 @@ pub(crate) fn first_refresh(tree: &Tree) -> Result<(), super::PhysicsError> {
     tree.write(&format!("{SIM_DIR}/esp/cmdline"), words.join(" "))
 }
 
+/// The words of a line without some and with others at its end.
+fn changed<'w>(line: &'w str, add: &'w [String], remove: &[String]) -> Vec<&'w str> {
+    let mut words: Vec<&str> = line.split_whitespace().filter(|word| !remove.iter().any(|gone| gone == word)).collect();
+    for word in add {
+        if !words.contains(&word.as_str()) {
+            words.push(word);
+        }
+    }
+    words
+}
+
+/// What grubby, kernelstub and rpm-ostree do to their files.
+pub(crate) fn kernel_args(
+    tree: &Tree,
+    by: ArgsTool,
+    add: &[String],
+    remove: &[String],
+) -> Result<(), super::PhysicsError> {
+    let dir = if tree.has("/boot/efi/loader/entries") { "/boot/efi/loader/entries" } else { "/boot/loader/entries" };
+    for (name, text) in tree.texts(dir, ".conf") {
+        let line = |line: &str| match line.strip_prefix("options ") {
+            Some(options) => format!("options {}\n", changed(options, add, remove).join(" ")),
+            None => line.to_owned(),
+        };
+        let text: String = text.split_inclusive('\n').map(line).collect();
+        tree.write(&format!("{dir}/{name}"), text)?;
+    }
+    if by == ArgsTool::Grubby {
+        // With ALL it keeps the defaults for kernels to come in step.
+        let text = tree.text("/etc/default/grub");
+        let line = |line: &str| match line.trim_end().strip_prefix("GRUB_CMDLINE_LINUX=\"") {
+            Some(value) => {
+                let words = changed(value.trim_end_matches('"'), add, remove).join(" ");
+                format!("GRUB_CMDLINE_LINUX=\"{words}\"\n")
+            }
+            None => line.to_owned(),
+        };
+        let text: String = text.split_inclusive('\n').map(line).collect();
+        tree.write("/etc/default/grub", text)?;
+        if tree.has("/etc/kernel/cmdline") {
+            let words = tree.text("/etc/kernel/cmdline");
+            tree.write("/etc/kernel/cmdline", changed(&words, add, remove).join(" ") + "\n")?;
+        }
+    }
+    const KERNELSTUB: &str = "/etc/kernelstub/configuration";
+    if by == ArgsTool::Kernelstub
+        && let Ok(mut value) = serde_json::from_str::<serde_json::Value>(&tree.text(KERNELSTUB))
+    {
+        if let Some(list) = value.pointer_mut("/user/kernel_options") {
+            let line: Vec<String> =
+                list.as_array().into_iter().flatten().map(|w| w.as_str().unwrap_or("").to_owned()).collect();
+            let line = line.join(" ");
+            *list = changed(&line, add, remove).into();
+        }
+        tree.write(KERNELSTUB, serde_json::to_string_pretty(&value).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
 /// `kernel-install add-all`: entries get the command line of /etc/kernel/cmdline.
 pub(crate) fn kernel_install(tree: &Tree) -> Result<(), super::PhysicsError> {
+    if has_image(tree) {
+        return refresh(tree);
+    }
     let wanted = tree.text("/etc/kernel/cmdline");
     for (name, text) in tree.texts("/boot/loader/entries", ".conf") {
         let line = |line: &str| match line.split_once(char::is_whitespace) {
@@ -131,21 +215,31 @@ fn by_systemd_boot(tree: &Tree) -> bool {
 /// The command line that the next boot gets from the loader that is really in use.
 pub(crate) fn next_cmdline(tree: &Tree) -> String {
     let now = tree.text("/proc/cmdline");
-    if has_esps(tree) && by_systemd_boot(tree) {
+    if has_image(tree) || has_esps(tree) && by_systemd_boot(tree) {
         let Some(written) = tree.value(&format!("{SIM_DIR}/esp/cmdline")) else { return now };
         let initrd = now.split_whitespace().find(|word| word.starts_with("initrd="));
         return initrd.map_or(written.clone(), |initrd| format!("{initrd} {written}")) + "\n";
     }
-    for line in tree.text("/boot/grub/grub.cfg").lines() {
+    let loaders = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"].map(|cfg| tree.text(cfg));
+    for line in loaders.iter().filter(|_| !by_systemd_boot(tree)).flat_map(|text| text.lines()) {
         let mut words = line.split_whitespace();
         if let (Some("linux"), Some(kernel)) = (words.next(), words.next()) {
             let rest: Vec<&str> = words.collect();
             return format!("BOOT_IMAGE={kernel} {}\n", rest.join(" "));
         }
     }
-    for (_, text) in tree.texts("/boot/loader/entries", ".conf").iter().rev() {
-        if let Some(options) = text.lines().find_map(|line| line.strip_prefix("options")) {
-            return format!("{}\n", options.trim());
+    // A menu shows the highest version first, and a rescue entry last. What the loader itself put in front stays.
+    let mark =
+        now.split_whitespace().next().filter(|word| word.starts_with("BOOT_IMAGE=") || word.starts_with("initrd="));
+    let mark = mark.map_or(String::new(), |mark| format!("{mark} "));
+    for dir in ["/boot/loader/entries", "/efi/loader/entries", "/boot/efi/loader/entries"] {
+        let entries = tree.texts(dir, ".conf");
+        let rescue = |name: &str| name.contains("rescue") || name.contains("fallback");
+        let (last, first): (Vec<_>, Vec<_>) = entries.iter().rev().partition(|(name, _)| rescue(name));
+        for (_, text) in first.into_iter().chain(last) {
+            if let Some(options) = text.lines().find_map(|line| line.strip_prefix("options")) {
+                return format!("{mark}{}\n", options.trim());
+            }
         }
     }
     now

@@ -17,6 +17,8 @@ pub(crate) struct Conf {
     pre: Vec<(String, Vec<String>)>,
     /// Modules whose `install` command is not modprobe itself: they never load.
     barred: Vec<String>,
+    /// (module, script that its `install` command runs before modprobe)
+    scripts: Vec<(String, String)>,
 }
 
 const DIRS: [&str; 4] = ["/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"];
@@ -66,6 +68,12 @@ impl Conf {
                     let command: Vec<&str> = words.collect();
                     if !command.iter().any(|word| word.ends_with("modprobe")) {
                         self.barred.push(module);
+                    } else if let Some(script) = command
+                        .iter()
+                        .map(|word| word.trim_end_matches(';'))
+                        .find(|word| word.starts_with('/') && !word.ends_with("modprobe") && !word.ends_with("/sh"))
+                    {
+                        self.scripts.push((module, script.to_owned()));
                     }
                 }
                 "softdep" => {
@@ -98,6 +106,11 @@ impl Conf {
 
     pub fn before(&self, module: &str) -> impl Iterator<Item = &str> {
         self.pre.iter().filter(move |(m, _)| m == module).flat_map(|(_, pre)| pre.iter().map(String::as_str))
+    }
+
+    /// The script that modprobe runs before it loads the module.
+    pub fn script(&self, module: &str) -> Option<&str> {
+        self.scripts.iter().rev().find(|(m, _)| m == module).map(|(_, script)| script.as_str())
     }
 
     /// The last value of a module's option.

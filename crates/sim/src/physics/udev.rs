@@ -130,6 +130,8 @@ pub(crate) fn forced(text: &str) -> (Vec<String>, Vec<String>) {
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let words = |text: &str| -> Vec<String> {
             let words = text.split([' ', '"', '(', ')', '\'', '\t', '=', '+']).filter(|word| !word.is_empty());
+            // Shell of the file's own, such as "${MODULES[@]}", names no module.
+            let words = words.filter(|word| !word.contains(['$', '{', '@']));
             words.map(super::modprobe::name).collect()
         };
         if let Some(rest) = line.strip_prefix("force_load ") {
