@@ -101,7 +101,7 @@ fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], moves: &[Move<'_>
     let moves: Vec<&Move<'_>> = moves.iter().filter(|one| !one.to.met_by(&now(one.function))).collect();
     let leaves = |one: &&Move<'_>| one.function.driver.is_there() && now(one.function).driver != one.to.driver;
     // Who only gets another driver_override, or had no driver, is not torn from anybody.
-    if moves.iter().any(|one| leaves(one)) {
+    if moves.iter().any(leaves) {
         users(facts, intent, targets, plan);
     }
     for one in moves {
