@@ -33,6 +33,8 @@ pub struct Model {
     pub bars: &'static [Bar],
     /// What offset 0 of BAR 0 reads as, written or not: on NVIDIA's cards the chip's number.
     pub chip: Option<u32>,
+    /// Bytes of BAR 0 in which a write of ones clears what the card has set. It sets nothing, so they read as 0.
+    pub cleared: &'static [usize],
 }
 
 const fn memory(index: usize, size: u32, prefetchable: bool) -> Bar {
@@ -54,6 +56,7 @@ pub const GT1030: Model = Model {
         Bar { index: 5, size: 128, io: true, prefetchable: false },
     ],
     chip: Some(0x1380_00a1),
+    cleared: &[],
 };
 
 /// Its audio function.
@@ -66,6 +69,10 @@ pub const GT1030_AUDIO: Model = Model {
     pin: 2,
     bars: &[memory(0, 16 << 10, false)],
     chip: None,
+    // STATESTS, CORBSTS and RIRBSTS of Intel's High Definition Audio specification (3.3.9, 3.3.23, 3.3.30). A driver
+    // clears STATESTS by ones and then reads there which codecs are present: kept, they would be eight that never
+    // answer, and the guest would wait for each with its interrupts off.
+    cleared: &[0x0e, 0x0f, 0x4d, 0x5d],
 };
 
 /// One function of the card as the guest finds it.
@@ -182,9 +189,11 @@ impl Function {
 
     fn bar_write(&mut self, access: BarAccess) {
         let Some((number, offset)) = self.find(access) else { return };
-        let Some((_, registers)) = self.registers.get_mut(number) else { return };
-        let places = registers.iter_mut().skip(offset).take(access.width.into());
-        places.zip(access.value.to_le_bytes()).for_each(|(place, byte)| *place = byte);
+        let Some((bar, registers)) = self.registers.get_mut(number) else { return };
+        let cleared = if bar.index == 0 { self.model.cleared } else { &[] };
+        let places = registers.iter_mut().enumerate().skip(offset).take(access.width.into());
+        let places = places.zip(access.value.to_le_bytes()).filter(|((at, _), _)| !cleared.contains(at));
+        places.for_each(|((_, place), byte)| *place = byte);
     }
 }
 
@@ -248,6 +257,18 @@ mod tests {
         assert_eq!(read(&gpu, 0x3c, 1), 11);
         gpu.reset();
         assert_eq!(read(&gpu, 0x04, 2), 0);
+    }
+
+    #[test]
+    fn no_codec_appears_by_clearing_its_state() {
+        let mut audio = Function::new(GT1030_AUDIO);
+        let at = |offset: u64, width, value| BarAccess { address: 0xfd00_0000 + offset, width, value, memory: true };
+        write(&mut audio, 0x10, 4, 0xfd00_0000);
+        write(&mut audio, 0x04, 2, 0x2);
+        audio.bar_write(at(0x0e, 2, 0xff));
+        audio.bar_write(at(0x0c, 4, 0xffff_0001));
+        assert_eq!(audio.bar_read(at(0x0e, 2, 0)), 0, "STATESTS");
+        assert_eq!(audio.bar_read(at(0x0c, 2, 0)), 1, "WAKEEN beside it is kept");
     }
 
     #[test]

@@ -15,8 +15,8 @@ finish() {
     sleep 1
     poweroff -f
 }
-# An orphaned guest ends by itself. One that hangs says in what: the lab keeps the console's last lines.
-(sleep 40; echo w >/proc/sysrq-trigger; dmesg | tail -n 30; sleep 80; poweroff -f) &
+# An orphaned guest ends by itself.
+(sleep 120; poweroff -f) &
 
 # judge STEP EVIDENCE TEST...: the test decides.
 judge() {
