@@ -45,6 +45,9 @@ run() {
     name=$1
     shift
     echo "LAB~ thruway $*"
+    # update-initramfs says nothing for a minute and more.
+    (while sleep 30; do echo "LAB~ still at it"; done) &
+    beat=$!
     { thruway "$@" 2>&1; echo "$?" >"$state/status"; } | while IFS= read -r line; do
         printf '%s\n' "$line"
         case $line in
@@ -52,6 +55,7 @@ run() {
             *) echo "LAB> $line" >/dev/ttyS0 ;;
         esac
     done >"$state/$name"
+    kill "$beat"
     read -r status <"$state/status"
 }
 # says NAME WORDS
