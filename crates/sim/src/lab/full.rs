@@ -34,7 +34,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ("files", "/etc and /boot are as before"),
     ("reboot-back", "GRUB boots the old command line"),
     ("drivers-back", "both functions have the drivers that they had"),
-    ("node-gone", "no group and no node is left"),
+    ("node-gone", "no group, no module and no node of vfio is left but what was there at first"),
     ("seen-back", "thruway sees the card as before"),
 ];
 

@@ -45,6 +45,9 @@ run() {
     name=$1
     shift
     echo "LAB~ thruway $*"
+    # update-initramfs says nothing for a minute and more.
+    (while sleep 30; do echo "LAB~ still at it"; done) &
+    beat=$!
     { thruway "$@" 2>&1; echo "$?" >"$state/status"; } | while IFS= read -r line; do
         printf '%s\n' "$line"
         case $line in
@@ -52,6 +55,7 @@ run() {
             *) echo "LAB> $line" >/dev/ttyS0 ;;
         esac
     done >"$state/$name"
+    kill "$beat"
     read -r status <"$state/status"
 }
 # says NAME WORDS
@@ -64,6 +68,8 @@ listing() {
     } | grep -v -e ' \?/boot/grub/grub\.cfg' -e ' \?/boot/initrd\.img' | sort
 }
 groups() { ls /sys/kernel/iommu_groups 2>/dev/null | wc -l; }
+# words FILE: in one line, however they are spaced.
+words() { echo $(cat "$1"); }
 nodes() { echo $(ls /dev/vfio 2>/dev/null); }
 finished() { [ "$status" = 0 ]; }
 initrd_has_it() {
@@ -75,7 +81,9 @@ since() { dmesg | sed -n "s/^\[ *\([0-9]*\)\.\([0-9]*\)\] $1.*/\1\2/p" | head -n
 earlier() { [ -n "$vfio" ] && [ "$vfio" -lt "${root:-0}" ]; }
 
 first() {
-    cp /proc/cmdline "$state/cmdline"
+    # Kernel and udev make the node of vfio itself for its module's sake, loaded or not.
+    nodes >"$state/nodes"
+    words /proc/cmdline >"$state/cmdline"
     judge boot "Linux $(uname -r), $(cat /proc/cmdline)" grep -q '^BOOT_IMAGE=/boot/vmlinuz' /proc/cmdline
     judge off "$(groups) IOMMU groups" [ "$(groups)" = 0 ]
     ids=
@@ -141,10 +149,12 @@ second() {
 }
 
 third() {
-    judge reboot-back "$(cat /proc/cmdline)" cmp -s /proc/cmdline "$state/cmdline"
+    judge reboot-back "$(cat /proc/cmdline)" [ "$(words /proc/cmdline)" = "$(cat "$state/cmdline")" ]
     now="$(driver "$gpu") and $(driver "$audio")"
     judge drivers-back "$now" [ "$now" = "$(cat "$state/gpu") and $(cat "$state/audio")" ]
-    judge node-gone "$(groups) IOMMU groups, /dev/vfio: $(nodes)" [ "$(groups) $(nodes)" = "0 " ]
+    loaded=$(grep -c '^vfio' /proc/modules)
+    gone() { [ "$(groups) $loaded" = "0 0" ] && [ "$(nodes)" = "$(cat "$state/nodes")" ]; }
+    judge node-gone "$(groups) IOMMU groups, $loaded modules of vfio, /dev/vfio: $(nodes)" gone
     cp "$state/gpus" "$state/gpus-before"
     run gpus gpus
     judge seen-back "thruway gpus says what it said at first" cmp -s "$state/gpus" "$state/gpus-before"
