@@ -206,3 +206,18 @@ fn a_twin_is_freed_from_ids_and_other_options_stay() {
     assert_eq!(facts.text("/etc/modprobe.d/vfio.conf"), Some("# mine\noptions vfio-pci disable_vga=1\n"));
     assert!(plan(&facts, &give()).is_empty());
 }
+
+#[test]
+fn clean_and_give_edit_one_file_together() {
+    let host = Host::new("GenuineIntel", true);
+    host.0.remove("/sys/class/iommu/ivhd0").unwrap();
+    host.0.remove("/sys/firmware/acpi/tables/IVRS").unwrap();
+    host.write("/sys/firmware/acpi/tables/DMAR", "DMAR");
+    host.write("/etc/default/grub", "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet nofb intel_iommu=off\"\n");
+    let intent = Intent { clean: true, ..give() };
+    host.apply(&plan(&host.look(), &intent));
+    let facts = host.look();
+    assert_eq!(facts.text("/etc/default/grub"), Some("GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n"));
+    assert_eq!(facts.boot.written.get().map(String::as_str), Some("quiet intel_iommu=on"));
+    assert!(plan(&facts, &intent).is_empty());
+}

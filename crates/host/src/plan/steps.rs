@@ -20,7 +20,9 @@ pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: 
     if facts.boot.loader == Loader::Bootc {
         return bootc(&mut steps, intent, targets);
     }
-    let twins = twin_lines(facts, targets);
+    // First: what is edited below is what this leaves.
+    let cleaned = intent.clean && clean::add(facts, &mut steps);
+    let twins = twin_lines(&steps, targets);
     if intent.by_ids {
         by_ids(&mut steps, targets, &needed);
     } else {
@@ -30,12 +32,9 @@ pub(super) fn add(facts: &Facts, intent: &Intent, targets: &[Target<'_>], plan: 
             steps.write(&path, text, 0o644, title, "host/ids-catch-twin");
         }
     }
-    let mut image = steps.wrote;
+    let image = steps.wrote || cleaned;
     if !targets.is_empty() {
         cmdline::add(facts, intent, targets, &mut steps);
-    }
-    if intent.clean {
-        image |= clean::add(facts, &mut steps);
     }
     if image {
         initramfs::regenerate(&mut steps);
@@ -141,6 +140,7 @@ impl Steps<'_> {
     pub(super) fn text(&self, path: &str) -> String {
         let written = self.plan.changes.iter().rev().find_map(|change| match &change.op {
             Op::WriteFile { path: p, content: Content::Text(text), .. } if p == path => Some(text.clone()),
+            Op::RemoveFile { path: p } if p == path => Some(String::new()),
             _ => None,
         });
         written.unwrap_or_else(|| self.facts.text(path).unwrap_or_default().to_owned())
@@ -258,18 +258,22 @@ fn native(function: &Function) -> Vec<&str> {
 }
 
 /// modprobe.d files whose `ids=` also takes a card that is not given, without that word.
-fn twin_lines(facts: &Facts, targets: &[Target<'_>]) -> Vec<(String, String)> {
+fn twin_lines(steps: &Steps<'_>, targets: &[Target<'_>]) -> Vec<(String, String)> {
+    let facts = steps.facts;
     if crate::checks::binding::twins(facts, targets).is_empty() {
         return Vec::new();
     }
     let mut edits = Vec::new();
     for line in facts.conf.modprobe.iter().filter(|l| l.verb == "options" && is_module(&l.module, "vfio_pci")) {
         let model::Source::File { path, .. } = &line.source else { continue };
-        let Some(text) = facts.text(path).filter(|_| path != files::MODPROBE) else { continue };
+        if path == files::MODPROBE || facts.text(path).is_none() {
+            continue;
+        }
+        let text = steps.text(path);
         if edits.iter().any(|(done, _)| done == path) {
             continue;
         }
-        let edited = without_ids(text);
+        let edited = without_ids(&text);
         if edited != text {
             edits.push((path.clone(), edited));
         }

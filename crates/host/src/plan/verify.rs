@@ -28,12 +28,18 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
         return outcomes;
     }
     let on = facts.iommu.on();
-    let (add, _) = cmdline::tokens(facts, intent, &targets);
+    let (add, drop) = cmdline::tokens(facts, intent, &targets);
     let written = Cmdline::parse(facts.boot.written.get().map_or("", String::as_str));
     let state = match on {
         Seen::Is(true) => OutcomeState::Held,
         Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),
-        _ if !add.is_empty() && add.iter().all(|token| written.has(token)) => OutcomeState::Pending(REBOOT.into()),
+        // Something stood in its way, and what is written no longer does.
+        _ if !(add.is_empty() && drop.is_empty())
+            && add.iter().all(|token| written.has(token))
+            && !drop.iter().any(|token| written.has(token)) =>
+        {
+            OutcomeState::Pending(REBOOT.into())
+        }
         _ => OutcomeState::Failed("the kernel runs no IOMMU".into()),
     };
     let value = facts.iommu.units.get().map_or("empty".into(), |units| units.join(" "));

@@ -10,8 +10,11 @@ pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
     let facts = steps.facts;
     let mut edits = Vec::new();
     for (path, text) in facts.texts.iter().filter(|(path, _)| path.contains("/loader/entries/")) {
-        let Some(text) = text.get().filter(|_| path.ends_with(".conf")) else { continue };
-        let entry = LoaderEntry::parse(text);
+        if !path.ends_with(".conf") || !text.is_there() {
+            continue;
+        }
+        let text = steps.text(path);
+        let entry = LoaderEntry::parse(&text);
         // An entry of another system (`efi`), or one without a line, is none of ours.
         if entry.linux.is_none() || entry.options.is_none() {
             continue;
@@ -20,8 +23,8 @@ pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
         let whole = formats::kcmdline::Cmdline::parse(&whole);
         let add: Vec<String> = wish.add.iter().filter(|token| !whole.has(token)).cloned().collect();
         let its = Wish { add: &add, ..*wish };
-        let edited = edit_options(text, |line, last| if last { its.fulfil(line) } else { its.dropped(line) });
-        if edited != *text {
+        let edited = edit_options(&text, |line, last| if last { its.fulfil(line) } else { its.dropped(line) });
+        if edited != text {
             edits.push((path, edited));
         }
     }

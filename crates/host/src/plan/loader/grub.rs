@@ -24,9 +24,12 @@ pub(super) fn write(wish: &Wish<'_>, steps: &mut Steps<'_>) -> bool {
     // Each variable that holds what must go is edited where it stands.
     for (path, text) in &facts.texts {
         let ours = path == DEFAULT || path.starts_with("/etc/default/grub.d/");
-        let Some(text) = text.get().filter(|_| ours && !wish.drop.is_empty()) else { continue };
-        let edited = each_variable(text, |value| wish.dropped(value));
-        if edited != *text {
+        if !ours || wish.drop.is_empty() || !text.is_there() {
+            continue;
+        }
+        let text = steps.text(path);
+        let edited = each_variable(&text, |value| wish.dropped(value));
+        if edited != text {
             let title = format!("take {} from the kernel command line", wish.drop.join(" "));
             steps.write(path, edited, 0o644, title, wish.because);
         }

@@ -21,13 +21,16 @@ fn write(wish: &Wish<'_>, steps: &mut Steps<'_>) -> bool {
         return systemd_boot::write(wish, steps);
     }
     for (path, text) in facts.texts.iter().filter(|(path, _)| pieces(path)) {
-        let Some(text) = text.get().filter(|_| !wish.drop.is_empty()) else { continue };
+        if wish.drop.is_empty() || !text.is_there() {
+            continue;
+        }
+        let text = steps.text(path);
         let line = |line: &str| match line.trim_start().starts_with('#') {
             true => line.to_owned(),
             false => wish.dropped(line),
         };
         let edited: String = text.split_inclusive('\n').map(line).collect();
-        if edited != *text {
+        if edited != text {
             let title = format!("take {} from the kernel command line", wish.drop.join(" "));
             steps.write(path, edited, 0o644, title, wish.because);
         }
