@@ -10,6 +10,13 @@ pub trait Hands {
     /// Takes `op` back: a service's opposite verb, sysfs's old value, the object as it was. For `Regenerate` the
     /// inputs are already restored, and it is run again.
     fn take_back(&self, op: &Op) -> Result<(), HandError>;
+
+    /// Does the effect of `op` hold now (a unit that it starts is active)? `None` where that cannot be told. Asked
+    /// before the step, so that what was so already is not undone, and after one that failed or was cut off, so that
+    /// only what took effect gets its opposite.
+    fn holds(&self, _op: &Op) -> Option<bool> {
+        None
+    }
 }
 
 /// Why an operation could not be carried out.
