@@ -1,12 +1,12 @@
 //! Carrying a plan out.
 
 use machine::MachineExt as _;
-use model::{Before, Change, Digest, Op, PLAN_SCHEMA, Plan, Undo};
+use model::{Before, Change, Op, PLAN_SCHEMA, Plan, Undo};
 use serde::Serialize;
 
-use crate::files::Like;
 use crate::log::{Drift, State};
 use crate::wal::Entry;
+use crate::write::Like;
 use crate::{Error, Files, Image, Journal, Transaction};
 
 /// What happened, for the caller's progress lines.
@@ -36,7 +36,8 @@ impl Journal<'_> {
         if let Some(refusal) = plan.refusals.first() {
             return Err(Error::Refused(refusal.says.clone()));
         }
-        if let Some(open) = self.store.log.transactions.iter().find(|t| t.state == State::Unfinished) {
+        let open = |t: &&Transaction| matches!(t.state, State::Unfinished | State::HalfUndone);
+        if let Some(open) = self.store.log.transactions.iter().find(open) {
             return Err(Error::Unfinished(open.number));
         }
         // A later step may expect what an earlier one writes (two edits of one file): only the first is judged now.
@@ -52,30 +53,60 @@ impl Journal<'_> {
                 return Err(Error::BadPlan(path.clone()));
             }
         }
-        let tx = self.store.next_number();
+        let tx = self.store.next_number()?;
         let boot = self.boot();
         self.point()?;
+        self.store.reserve(self.room(&plan.changes)?)?;
+        let done = self.steps(tx, boot, plan, progress);
+        if !matches!(done, Err(Error::Stopped(_))) {
+            self.store.spend();
+            self.store.release();
+        }
+        done.map(|()| Applied { number: tx, steps: plan.changes.len() })
+    }
+
+    fn steps(
+        &mut self,
+        tx: u64,
+        boot: Option<String>,
+        plan: &Plan,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), Error> {
+        self.point()?;
         self.store.append(Entry::Begin { tx, at: now(), boot, plan: Box::new(plan.clone()) })?;
-        self.store.sync()?;
         for (step, change) in plan.changes.iter().enumerate() {
             progress(Progress::Step { index: step, of: plan.changes.len(), change });
             match self.step(tx, step, change) {
                 Ok(()) => progress(Progress::Done { index: step }),
-                Err(Error::Stopped(n)) => return Err(Error::Stopped(n)),
-                Err(error) => {
-                    let title = change.title.clone();
-                    let source = Box::new(error);
-                    return Err(match self.take_back(tx) {
-                        Ok(_) => Error::Step { step: step + 1, title, source },
-                        Err(Error::Stopped(n)) => Error::Stopped(n),
-                        Err(undo) => Error::HalfUndone { step: step + 1, title, undo: undo.to_string(), source },
-                    });
-                }
+                Err(error) => return Err(self.give_up(tx, step, &change.title, error)),
             }
         }
         self.point()?;
-        self.store.append(Entry::End { tx })?;
-        Ok(Applied { number: tx, steps: plan.changes.len() })
+        let ended = self.store.append(Entry::End { tx });
+        ended.map_err(|error| self.give_up(tx, plan.changes.len(), "the end", error))
+    }
+
+    /// Takes back what the steps before this one did, and says how that went.
+    fn give_up(&mut self, tx: u64, step: usize, title: &str, error: Error) -> Error {
+        if let Error::Stopped(n) = error {
+            return Error::Stopped(n);
+        }
+        let (step, title, source) = (step + 1, title.to_owned(), Box::new(error));
+        match self.take_back(tx) {
+            Ok(undone) => Error::Step { step, title, stands: undone.stands, notes: undone.notes, source },
+            Err(Error::Stopped(n)) => Error::Stopped(n),
+            Err(undo) => Error::HalfUndone { step, title, undo: undo.to_string(), source },
+        }
+    }
+
+    /// The space in bytes that putting these changes' files back may need: each is written beside its present self.
+    fn room(&self, changes: &[Change]) -> Result<u64, Error> {
+        let mut room = 0;
+        let mut seen = std::collections::BTreeSet::new();
+        for path in changes.iter().filter_map(|change| path_of(&change.op)).filter(|path| seen.insert(*path)) {
+            room += blocks(self.files.image(path)?.1.len());
+        }
+        Ok(room)
     }
 
     fn step(&mut self, tx: u64, step: usize, change: &Change) -> Result<(), Error> {
@@ -88,42 +119,55 @@ impl Journal<'_> {
                     self.point()?;
                     self.store.keep(&old)?;
                 }
-                let dirs = self.files.missing_dirs(path)?;
+                let dirs = self.files.missing_dirs(&self.files.real(path)?)?;
                 self.point()?;
-                self.store.append(Entry::Intent { tx, step, before: Some(before.clone()), dirs: dirs.clone() })?;
+                self.store.append(intent(tx, step, Some(before.clone()), dirs.clone()))?;
                 self.point()?;
                 self.files.make_dirs(&dirs)?;
                 self.point()?;
                 let mode = match &before {
                     Image::File { mode, .. } => *mode,
-                    Image::Absent => *mode,
+                    Image::Absent | Image::Link { .. } => *mode,
                 };
                 self.files.write(path, &bytes, &Like { mode, image: Some(&before), time: false })?;
-                self.finish(tx, step, path)
+                self.finish(tx, step, &change.op, path)
             }
             Op::RemoveFile { path } => {
-                let (before, old) = self.files.image(path)?;
+                let (before, old) = self.files.here(path)?;
                 self.point()?;
-                self.store.keep(&old)?;
+                if matches!(before, Image::File { .. }) {
+                    self.store.keep(&old)?;
+                }
                 self.point()?;
-                self.store.append(Entry::Intent { tx, step, before: Some(before), dirs: Vec::new() })?;
+                self.store.append(intent(tx, step, Some(before), Vec::new()))?;
                 self.point()?;
                 self.files.remove(path)?;
-                self.finish(tx, step, path)
+                self.finish(tx, step, &change.op, path)
             }
             op => {
                 self.point()?;
-                self.store.append(Entry::Intent { tx, step, before: None, dirs: Vec::new() })?;
+                let outputs = self.picture(op)?;
+                let held = self.hands.holds(op);
+                self.store.append(Entry::Intent { tx, step, before: None, dirs: Vec::new(), outputs, held })?;
                 self.point()?;
-                self.hands.act(op)?;
+                if let Err(error) = self.hands.act(op) {
+                    self.store.back.set(true);
+                    // Where this cannot be said, the step counts as cut off.
+                    let _ = self.store.append(Entry::Failed { tx, step });
+                    return Err(error.into());
+                }
+                if matches!(op, Op::Regenerate(_) | Op::KernelArgs { .. }) {
+                    // Generators rename without an fsync; "done" must not be durable before what was done.
+                    self.files.sync_everything()?;
+                }
                 self.point()?;
                 self.store.append(Entry::Done { tx, step, after: None })
             }
         }
     }
 
-    fn finish(&mut self, tx: u64, step: usize, path: &str) -> Result<(), Error> {
-        let (after, _) = self.files.image(path)?;
+    fn finish(&mut self, tx: u64, step: usize, op: &Op, path: &str) -> Result<(), Error> {
+        let (after, _) = self.found(op, path)?;
         self.point()?;
         self.store.append(Entry::Done { tx, step, after: Some(after) })
     }
@@ -134,9 +178,8 @@ impl Journal<'_> {
             (Before::File(wanted), Op::WriteFile { path, .. } | Op::RemoveFile { path }) => {
                 (self.files.image(path)?.0.digest() != Some(wanted)).then_some(path)
             }
-            (Before::NoFile, Op::WriteFile { path, .. }) => {
-                (self.files.image(path)?.0 != Image::Absent).then_some(path)
-            }
+            // The name itself: a link that leads nowhere is somebody's link.
+            (Before::NoFile, Op::WriteFile { path, .. }) => (self.files.here(path)?.0 != Image::Absent).then_some(path),
             (Before::Value(wanted), Op::Sysfs { path, .. }) => {
                 (self.files.machine.value(path).get() != Some(wanted)).then_some(path)
             }
@@ -156,10 +199,28 @@ impl Journal<'_> {
         }
     }
 
+    /// What the operation is about: a removed name itself, a written file through its links.
+    pub(crate) fn found(&self, op: &Op, path: &str) -> Result<(Image, Vec<u8>), Error> {
+        found(&self.files, op, path)
+    }
+
     /// The steps of a plan that undo cannot take back.
     pub(crate) fn irreversible(plan: &Plan) -> Option<&Change> {
         plan.changes.iter().find(|change| change.undo == Undo::Irreversible)
     }
+}
+
+/// A file's bytes in whole blocks, and one for a directory that grows.
+pub(crate) fn blocks(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(4096) + 4096
+}
+
+fn intent(tx: u64, step: usize, before: Option<Image>, dirs: Vec<String>) -> Entry {
+    Entry::Intent { tx, step, before, dirs, outputs: Vec::new(), held: None }
+}
+
+fn found(files: &Files, op: &Op, path: &str) -> Result<(Image, Vec<u8>), Error> {
+    if matches!(op, Op::RemoveFile { .. }) { files.here(path) } else { files.image(path) }
 }
 
 /// Files that are no longer as the applied changes left them: edited, replaced or removed since.
@@ -168,15 +229,15 @@ pub(crate) fn drift(files: &Files, log: &[Transaction]) -> Result<Vec<Drift>, Er
     for transaction in log.iter().filter(|t| t.state == State::Applied) {
         for (record, change) in transaction.steps.iter().zip(&transaction.plan.changes) {
             if let (Some(after), Some(path)) = (&record.after, path_of(&change.op)) {
-                latest.insert(path.to_owned(), (transaction.number, after.clone()));
+                latest.insert(path.to_owned(), (transaction.number, after.clone(), change.op.clone()));
             }
         }
     }
     let mut drift = Vec::new();
-    for (path, (tx, after)) in latest {
-        let (now, _) = files.image(&path)?;
+    for (path, (tx, after, op)) in latest {
+        let (now, _) = found(files, &op, &path)?;
         let says = match (&after, &now) {
-            (a, n) if a.digest() == n.digest() => continue,
+            (a, n) if a.same(n) => continue,
             (_, Image::Absent) => "was removed since",
             (Image::Absent, _) => "is there again",
             _ => "was edited since",
@@ -190,15 +251,6 @@ pub(crate) fn drift(files: &Files, log: &[Transaction]) -> Result<Vec<Drift>, Er
 pub(crate) fn path_of(op: &Op) -> Option<&str> {
     match op {
         Op::WriteFile { path, .. } | Op::RemoveFile { path } => Some(path),
-        _ => None,
-    }
-}
-
-/// What a file step leaves: the digest of the plan's bytes, or nothing.
-pub(crate) fn wanted(op: &Op) -> Option<Option<Digest>> {
-    match op {
-        Op::WriteFile { content, .. } => Some(content.to_bytes().map(|bytes| Digest::of(&bytes))),
-        Op::RemoveFile { .. } => Some(None),
         _ => None,
     }
 }

@@ -1,18 +1,19 @@
-//! Files inside a machine's root: read with all their metadata, replaced atomically, put back as they were.
+//! Files inside a machine's root: where they are, and what they are with all their metadata. Writing is `write`'s.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
 use machine::{MachineExt as _, Root};
 use model::{Digest, Seen};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::disk::Disk;
+use crate::write::xattrs;
 
 /// What stood at a path: enough to put it back as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +30,29 @@ pub enum Image {
         /// Extended attributes, values in base64: ACLs and SELinux labels are among them.
         xattrs: BTreeMap<String, String>,
     },
+    /// A symbolic link that was removed as such. Since form 2.
+    Link {
+        target: String,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 impl Image {
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Image::File { digest, .. } => Some(digest),
-            Image::Absent => None,
+            Image::Absent | Image::Link { .. } => None,
+        }
+    }
+
+    /// The same bytes, the same link or the same absence; owner, mode and times are not looked at.
+    pub(crate) fn same(&self, other: &Image) -> bool {
+        match (self, other) {
+            (Image::Absent, Image::Absent) => true,
+            (Image::File { digest: one, .. }, Image::File { digest: two, .. }) => one == two,
+            (Image::Link { target: one, .. }, Image::Link { target: two, .. }) => one == two,
+            _ => false,
         }
     }
 }
@@ -45,10 +62,13 @@ pub struct Files {
     root: OwnedFd,
     pub(crate) machine: Root,
     path: PathBuf,
+    pub(crate) disk: Disk,
 }
 
-/// Follows no link at all: used only on paths that were resolved first.
-const STRAIGHT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+/// Follows no link at all: used only on paths that were resolved first. Whoever swaps a directory for a link in
+/// between is refused (ELOOP), not followed.
+const STRAIGHT: ResolveFlags =
+    ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_SYMLINKS);
 
 impl Files {
     pub fn open(root: &Path) -> Result<Self, Error> {
@@ -56,7 +76,7 @@ impl Files {
         let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| fail(errno.into()))?;
         let machine = if root == Path::new("/") { Root::live() } else { Root::tree(root) }.map_err(fail)?;
-        Ok(Files { root: fd, machine, path: root.to_owned() })
+        Ok(Files { root: fd, machine, path: root.to_owned(), disk: Disk::default() })
     }
 
     pub fn root(&self) -> &Path {
@@ -72,13 +92,28 @@ impl Files {
         }
     }
 
-    fn dir(&self, path: &str) -> Result<OwnedFd, Errno> {
+    pub(crate) fn dir(&self, path: &str) -> Result<OwnedFd, Errno> {
         let inside = match path.trim_matches('/') {
             "" => ".",
             inside => inside,
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.root, inside, flags, Mode::empty(), STRAIGHT)
+        // EAGAIN: a rename somewhere below the root came between; the kernel asks to try again.
+        for _ in 0..16 {
+            match rustix::fs::openat2(&self.root, inside, flags, Mode::empty(), STRAIGHT) {
+                Err(Errno::AGAIN) => continue,
+                done => return done,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// The path with the links above its last part resolved: names a link itself, not what it leads to.
+    pub(crate) fn unfollowed(&self, path: &str) -> Result<String, Error> {
+        let trimmed = path.trim_end_matches('/');
+        let (parent, name) = trimmed.rsplit_once('/').unwrap_or(("", trimmed));
+        let parent = if parent.is_empty() { String::new() } else { self.real(parent)? };
+        Ok(format!("{}/{name}", parent.trim_end_matches('/')))
     }
 
     /// The directory a resolved path lies in, and the name in it.
@@ -90,49 +125,68 @@ impl Files {
         Ok((self.dir(dir).map_err(|errno| Error::io(real, errno))?, name))
     }
 
-    /// What is at the path now, with its bytes.
+    /// What is at the path now, with its bytes; a link is followed.
     pub fn image(&self, path: &str) -> Result<(Image, Vec<u8>), Error> {
-        let real = self.real(path)?;
-        let (dir, name) = match self.place(&real) {
+        self.look(path, &self.real(path)?)
+    }
+
+    /// What is at the path itself: a link is a link, its target its bytes.
+    pub(crate) fn here(&self, path: &str) -> Result<(Image, Vec<u8>), Error> {
+        self.look(path, &self.unfollowed(path)?)
+    }
+
+    fn look(&self, path: &str, real: &str) -> Result<(Image, Vec<u8>), Error> {
+        let fail = |errno: Errno| Error::io(path, errno);
+        let (dir, name) = match self.place(real) {
             Ok(place) => place,
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok((Image::Absent, Vec::new()));
             }
             Err(error) => return Err(error),
         };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
+        let stat = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok((Image::Absent, Vec::new())),
+            Err(errno) => return Err(fail(errno)),
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let target = rustix::fs::readlinkat(&dir, name, Vec::new()).map_err(fail)?;
+            let target =
+                target.into_string().map_err(|_| Error::io(path, io::Error::other("is a link to no UTF-8")))?;
+            let bytes = target.clone().into_bytes();
+            return Ok((Image::Link { target, uid: stat.st_uid, gid: stat.st_gid }, bytes));
+        }
+        let Some(file) = self.open_file(&dir, name, path)? else { return Ok((Image::Absent, Vec::new())) };
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
+        Ok((image_of(&file, Digest::of(&bytes)).map_err(fail)?, bytes))
+    }
+
+    /// A regular file, opened for reading; `None` where nothing is.
+    pub(crate) fn open_file(&self, dir: &OwnedFd, name: &str, path: &str) -> Result<Option<std::fs::File>, Error> {
+        // NONBLOCK: a pipe in a file's place must not hang us.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(Error::io(path, errno)),
         };
         let stat = rustix::fs::fstat(&fd).map_err(|errno| Error::io(path, errno))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::io(path, io::Error::other("is no regular file")));
         }
-        let xattrs = xattrs(&fd).map_err(|errno| Error::io(path, errno))?;
-        let mut bytes = Vec::new();
-        std::fs::File::from(fd).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
-        let image = Image::File {
-            digest: Digest::of(&bytes),
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            xattrs,
-        };
-        Ok((image, bytes))
+        Ok(Some(std::fs::File::from(fd)))
     }
 
-    /// The directories above the path that are not there yet, outermost first.
-    pub(crate) fn missing_dirs(&self, path: &str) -> Result<Vec<String>, Error> {
+    /// The directories above this resolved path that are not there yet, outermost first.
+    pub(crate) fn missing_dirs(&self, real: &str) -> Result<Vec<String>, Error> {
         let mut missing = Vec::new();
-        let mut here = path;
+        let mut here = real;
         while let Some((parent, _)) = here.rsplit_once('/') {
             if parent.is_empty() {
                 break;
             }
-            match self.dir(&self.real(parent)?) {
+            match self.dir(parent) {
                 Ok(_) => break,
                 Err(Errno::NOENT) => missing.push(parent.to_owned()),
                 Err(errno) => return Err(Error::io(parent, errno)),
@@ -145,157 +199,69 @@ impl Files {
 
     pub(crate) fn make_dirs(&self, dirs: &[String]) -> Result<(), Error> {
         for path in dirs {
-            let (parent, name) = self.place(&self.real(path)?).map(|(fd, name)| (fd, name.to_owned()))?;
-            match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => sync(&parent, path)?,
-                Err(errno) => return Err(Error::io(path, errno)),
+            let real = self.unfollowed(path)?;
+            let (parent, name) = self.place(&real)?;
+            let fail = |errno: Errno| Error::io(path, errno);
+            match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+                // The umask took its bits from the call above.
+                Ok(()) => {
+                    rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty()).map_err(fail)?;
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(fail(errno)),
             }
+            self.disk.directory(&parent).map_err(fail)?;
         }
         Ok(())
     }
 
-    /// Removes directories that we made, innermost first, if nobody put anything into them.
+    /// Removes directories that we made, innermost first, if nobody put anything into them. What has become a link
+    /// since is somebody's own and stays.
     pub(crate) fn remove_dirs(&self, dirs: &[String]) -> Result<(), Error> {
         for path in dirs.iter().rev() {
-            let real = self.real(path)?;
+            let real = self.unfollowed(path)?;
             let Ok((parent, name)) = self.place(&real) else { continue };
+            let fail = |errno: Errno| Error::io(path, errno);
             match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) => sync(&parent, path)?,
-                Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
-                Err(errno) => return Err(Error::io(path, errno)),
+                Ok(()) => self.disk.directory(&parent).map_err(fail)?,
+                Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => {}
+                Err(errno) => return Err(fail(errno)),
             }
         }
         Ok(())
     }
 
-    /// Writes a file whole or not at all. `like` gives mode, owner and xattrs; `mtime` is put back too when given.
-    pub(crate) fn write(&self, path: &str, bytes: &[u8], like: &Like<'_>) -> Result<(), Error> {
-        let real = self.real(path)?;
-        let (dir, name) = self.place(&real)?;
-        let temporary = temporary_name(name);
-        let fail = |errno: Errno| Error::io(path, errno);
-        remove_if_there(&dir, &temporary).map_err(fail)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
-        let mut file = std::fs::File::from(fd);
-        let written = file
-            .write_all(bytes)
-            .map_err(|source| Error::io(path, source))
-            .and_then(|()| dress(&file, like).map_err(fail))
-            .and_then(|()| file.sync_all().map_err(|source| Error::io(path, source)));
-        let renamed = written.and_then(|()| match rustix::fs::renameat(&dir, &temporary, &dir, name) {
-            // A bind-mounted file cannot be replaced by name: its bytes are, and the blob holds the old ones.
-            Err(Errno::BUSY | Errno::XDEV) => {
-                remove_if_there(&dir, &temporary).map_err(fail)?;
-                let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(fail)?;
-                let mut file = std::fs::File::from(fd);
-                file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|source| Error::io(path, source))?;
-                dress(&file, like).map_err(fail)
-            }
-            other => other.map_err(fail),
-        });
-        if renamed.is_err() {
-            // Nothing half-written stays behind on a full disk.
-            let _ = remove_if_there(&dir, &temporary);
-        }
-        renamed?;
-        sync(&dir, path)
-    }
-
-    pub(crate) fn remove(&self, path: &str) -> Result<(), Error> {
-        let real = self.real(path)?;
-        let (dir, name) = self.place(&real)?;
-        remove_if_there(&dir, name).map_err(|errno| Error::io(path, errno))?;
-        sync(&dir, path)
-    }
-
-    /// Removes what a killed write left beside its target.
-    pub(crate) fn sweep(&self, path: &str) -> Result<(), Error> {
-        let real = self.real(path)?;
-        if let Ok((dir, name)) = self.place(&real) {
-            remove_if_there(&dir, &temporary_name(name)).map_err(|errno| Error::io(path, errno))?;
-        }
-        Ok(())
-    }
-}
-
-/// Metadata for a file about to be written.
-pub(crate) struct Like<'i> {
-    pub mode: u32,
-    /// Owner and xattrs of what was there; `None` for a new file.
-    pub image: Option<&'i Image>,
-    /// Put the modification time back too (undo).
-    pub time: bool,
-}
-
-/// Hidden, and ending in nothing that modprobe, udev, GRUB or systemd would read as its own.
-fn temporary_name(name: &str) -> String {
-    format!(".{name}.thruway-new")
-}
-
-fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::NOENT) => Ok(()),
-        other => other,
-    }
-}
-
-fn sync(dir: &OwnedFd, path: &str) -> Result<(), Error> {
-    match rustix::fs::fsync(dir) {
-        // Some file systems (FUSE: pmxcfs) cannot sync a directory.
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(errno) => Err(Error::io(path, errno)),
-    }
-}
-
-/// Gives the new file the mode, owner, xattrs and, for undo, the time that it should have.
-fn dress(file: &std::fs::File, like: &Like<'_>) -> Result<(), Errno> {
-    let fd = file.as_fd();
-    if let Some(Image::File { uid, gid, xattrs, mtime, .. }) = like.image {
-        let now = rustix::fs::fstat(fd)?;
-        if (now.st_uid, now.st_gid) != (*uid, *gid) {
-            rustix::fs::fchown(fd, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
-        }
-        // After chown, which clears setuid bits.
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(like.mode))?;
-        for (name, value) in xattrs {
-            let Ok(value) = base64::engine::general_purpose::STANDARD.decode(value) else { continue };
-            match rustix::fs::fsetxattr(fd, name.as_str(), &value, XattrFlags::empty()) {
-                // A file system without xattrs had none to lose.
-                Ok(()) | Err(Errno::NOTSUP) => {}
-                Err(errno) => return Err(errno),
+    /// Makes the names on the way to this resolved directory durable: an earlier run may have been cut off between
+    /// making them and saying so.
+    pub(crate) fn sync_way(&self, real: &str) -> Result<(), Error> {
+        let mut here = real;
+        loop {
+            let dir = self.dir(here).map_err(|errno| Error::io(here, errno))?;
+            self.disk.directory(&dir).map_err(|errno| Error::io(here, errno))?;
+            match here.rsplit_once('/') {
+                Some((parent, _)) => here = parent,
+                None => return Ok(()),
             }
         }
-        if like.time {
-            let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1 as _ };
-            rustix::fs::futimens(fd, &Timestamps { last_access: time, last_modification: time })?;
-        }
-        Ok(())
-    } else {
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(like.mode))
+    }
+
+    /// After a program wrote what we do not know by name: all of the file systems that boot files lie on.
+    pub(crate) fn sync_everything(&self) -> Result<(), Error> {
+        let there = |path: &&str| self.real(path).ok().and_then(|real| self.dir(&real).ok());
+        let dirs: Vec<OwnedFd> = ["/", "/boot", "/boot/efi", "/efi"].iter().filter_map(there).collect();
+        self.disk.everything(&dirs).map_err(|errno| Error::io("/boot", errno))
     }
 }
 
-fn xattrs(fd: &OwnedFd) -> Result<BTreeMap<String, String>, Errno> {
-    let mut names = vec![0u8; 64 << 10];
-    let length = match rustix::fs::flistxattr(fd, names.as_mut_slice()) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP) => return Ok(BTreeMap::new()),
-        Err(errno) => return Err(errno),
-    };
-    let mut found = BTreeMap::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let Ok(name) = std::str::from_utf8(name) else { continue };
-        let mut value = vec![0u8; 64 << 10];
-        match rustix::fs::fgetxattr(fd, name, value.as_mut_slice()) {
-            Ok(length) => {
-                let text = base64::engine::general_purpose::STANDARD.encode(&value[..length]);
-                found.insert(name.to_owned(), text);
-            }
-            Err(Errno::NODATA | Errno::PERM | Errno::ACCESS) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(found)
+/// The metadata of an open file, its bytes known by their digest.
+pub(crate) fn image_of(file: &std::fs::File, digest: Digest) -> Result<Image, Errno> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(Image::File {
+        digest,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        xattrs: xattrs(file)?,
+    })
 }

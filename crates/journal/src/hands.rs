@@ -15,6 +15,13 @@ pub trait Hands {
     fn reboot(&self) -> Result<(), HandError> {
         Err(HandError::NotHere { what: "a reboot".into(), why: "nothing runs here".into() })
     }
+
+    /// Does the effect of `op` hold now (a unit that it starts is active)? `None` where that cannot be told. Asked
+    /// before the step, so that what was so already is not undone, and after one that failed or was cut off, so that
+    /// only what took effect gets its opposite.
+    fn holds(&self, _op: &Op) -> Option<bool> {
+        None
+    }
 }
 
 /// Why an operation could not be carried out.

@@ -3,29 +3,43 @@
 //! The order of every step is: blob (what was there), fsync; intent, fsync; the write; done, fsync. After a crash an
 //! intent without a done is judged by hash: as before, as wanted, or neither, and then nothing is touched and the
 //! user is asked. State lives in [`STATE_DIR`] below the machine's root.
+//!
+//! What it promises. A process killed, or the power cut, at any moment: every file is as before or as wanted, and the
+//! next run completes the change or takes it back. A full disk: the change is refused before its first step, or taken
+//! back, from space set aside beforehand. A generator that fails: what it may have cut short is put back.
+//!
+//! What it does not. A file that cannot be replaced by name (a bind mount, a hard link) is written in place, and is a
+//! mix until the next run puts it back. What a generator itself renames without an fsync is as safe as its file system
+//! makes that (ext4 and btrfs flush before such a rename). Space set aside serves the file system of [`STATE_DIR`].
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only writer: the bans point here")]
 
 mod apply;
 pub mod bind;
+mod disk;
 mod error;
 mod files;
 mod guard;
 mod hands;
 pub mod ledger;
+mod lock;
 mod log;
+mod outputs;
 mod process;
 mod real;
 mod store;
 mod threeway;
 mod undo;
 mod wal;
+mod write;
 
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::Arc;
 
 use machine::Root;
 
 pub use apply::{Applied, Progress};
+pub use disk::{Barrier, Watch};
 pub use error::Error;
 pub use files::{Files, Image};
 pub use guard::{Boot, Judged, Verdict};
@@ -52,7 +66,17 @@ pub struct Journal<'a> {
 impl<'a> Journal<'a> {
     /// Opens (and makes, on first use) the journal of the machine at `root` and takes its lock.
     pub fn open(root: &Path, hands: &'a dyn Hands) -> Result<Self, Error> {
-        let files = Files::open(root)?;
+        Self::with(Files::open(root)?, hands)
+    }
+
+    /// For power-cut tests: as [`Journal::open`], and `watch` sees everything that is made durable.
+    pub fn open_watched(root: &Path, hands: &'a dyn Hands, watch: Arc<dyn Watch>) -> Result<Self, Error> {
+        let mut files = Files::open(root)?;
+        files.disk = disk::Disk::watched(watch);
+        Self::with(files, hands)
+    }
+
+    fn with(files: Files, hands: &'a dyn Hands) -> Result<Self, Error> {
         let store = Store::open(&files)?;
         Ok(Journal { files, store, hands, stop_at: None, points: Cell::new(0) })
     }

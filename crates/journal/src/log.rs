@@ -1,11 +1,11 @@
 //! The log as transactions: what `thruway log` shows and what recovery and undo work on.
 
-use model::Plan;
+use model::{Digest, Plan};
 use serde::Serialize;
 
-use crate::Image;
 use crate::guard::Judged;
-use crate::wal::Entry;
+use crate::wal::{Entry, Output, Parsed};
+use crate::{Error, Image};
 
 /// One applied (or interrupted, or taken-back) plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,6 +19,9 @@ pub struct Transaction {
     pub state: State,
     /// What the boot guard found, where one was asked for.
     pub judged: Option<Judged>,
+    /// Every step was done once. Where not, taking back puts generated files back as they were before.
+    #[serde(skip)]
+    pub(crate) ended: bool,
     #[serde(skip)]
     pub(crate) steps: Vec<StepRecord>,
 }
@@ -40,8 +43,13 @@ pub(crate) struct StepRecord {
     pub intent: bool,
     pub before: Option<Image>,
     pub dirs: Vec<String>,
+    pub outputs: Vec<Output>,
+    pub held: Option<bool>,
+    pub failed: bool,
     pub done: bool,
     pub after: Option<Image>,
+    /// What a generator may overwrite, as it was before undo ran it again.
+    pub undo_outputs: Option<Vec<Output>>,
     pub undone: bool,
 }
 
@@ -59,60 +67,98 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub fn replay(entries: Vec<Entry>) -> Self {
+    pub fn replay(path: &str, parsed: Parsed) -> Result<Self, Error> {
         let mut log = Log::default();
-        for entry in entries {
-            log.take(entry);
+        for (line, entry) in parsed.entries {
+            log.take(entry).map_err(|what| Error::Damaged { path: path.into(), line, what })?;
         }
-        log
+        Ok(log)
     }
 
-    /// Folds one entry in. Entries of transactions that never began are passed over: they cannot be acted on.
-    pub fn take(&mut self, entry: Entry) {
+    /// Folds one entry in, or says what no journal would have written.
+    pub fn take(&mut self, entry: Entry) -> Result<(), String> {
         match entry {
             Entry::Begin { tx, at, boot, plan } => {
+                if Some(tx) != self.next_number() {
+                    return Err(format!("change {tx} does not follow the one before it"));
+                }
                 let steps = vec![StepRecord::default(); plan.changes.len()];
                 let (plan, state) = (*plan, State::Unfinished);
-                self.transactions.push(Transaction { number: tx, at, boot, plan, state, judged: None, steps });
+                let (judged, ended) = (None, false);
+                self.transactions.push(Transaction { number: tx, at, boot, plan, state, judged, ended, steps });
             }
-            Entry::Intent { tx, step, before, dirs } => {
-                if let Some(record) = self.step(tx, step) {
-                    *record = StepRecord { intent: true, before, dirs, ..StepRecord::default() };
-                }
+            Entry::Intent { tx, step, before, dirs, outputs, held } => {
+                before.iter().chain(outputs.iter().filter_map(|o| o.image.as_ref())).try_for_each(named)?;
+                let record = self.step(tx, step)?;
+                *record = StepRecord { intent: true, before, dirs, outputs, held, ..StepRecord::default() };
             }
+            Entry::Failed { tx, step } => self.step(tx, step)?.failed = true,
             Entry::Done { tx, step, after } => {
-                if let Some(record) = self.step(tx, step) {
-                    record.done = true;
-                    record.after = after;
-                }
+                after.iter().try_for_each(named)?;
+                let record = self.step(tx, step)?;
+                record.done = true;
+                record.after = after;
             }
-            Entry::End { tx } => self.set(tx, State::Applied),
-            Entry::UndoBegin { tx, .. } => self.set(tx, State::HalfUndone),
-            Entry::UndoStep { tx, step } => {
-                if let Some(record) = self.step(tx, step) {
-                    record.undone = true;
-                }
+            Entry::End { tx } => {
+                let transaction = self.find(tx)?;
+                transaction.ended = true;
+                transaction.state = State::Applied;
             }
-            Entry::UndoEnd { tx } => self.set(tx, State::Undone),
-            Entry::Judged { tx, judged } => {
-                if let Some(found) = self.transactions.iter_mut().find(|t| t.number == tx) {
-                    found.judged = Some(judged);
-                }
+            Entry::UndoBegin { tx, .. } => self.find(tx)?.state = State::HalfUndone,
+            Entry::UndoIntent { tx, step, outputs } => {
+                outputs.iter().filter_map(|o| o.image.as_ref()).try_for_each(named)?;
+                self.step(tx, step)?.undo_outputs = Some(outputs);
             }
+            Entry::UndoStep { tx, step } => self.step(tx, step)?.undone = true,
+            Entry::UndoEnd { tx } => self.find(tx)?.state = State::Undone,
+            Entry::Judged { tx, judged } => self.find(tx)?.judged = Some(judged),
         }
+        Ok(())
     }
 
     pub fn get(&self, tx: u64) -> Option<&Transaction> {
         self.transactions.iter().find(|t| t.number == tx)
     }
 
-    fn step(&mut self, tx: u64, step: usize) -> Option<&mut StepRecord> {
-        self.transactions.iter_mut().find(|t| t.number == tx)?.steps.get_mut(step)
+    /// Changes are numbered from 1 on without a gap; `None` when the numbers are used up.
+    pub fn next_number(&self) -> Option<u64> {
+        self.transactions.last().map_or(0, |t| t.number).checked_add(1)
     }
 
-    fn set(&mut self, tx: u64, state: State) {
-        if let Some(found) = self.transactions.iter_mut().find(|t| t.number == tx) {
-            found.state = state;
-        }
+    fn find(&mut self, tx: u64) -> Result<&mut Transaction, String> {
+        self.transactions.iter_mut().rev().find(|t| t.number == tx).ok_or_else(|| format!("change {tx} never began"))
     }
+
+    fn step(&mut self, tx: u64, step: usize) -> Result<&mut StepRecord, String> {
+        self.find(tx)?.steps.get_mut(step).ok_or_else(|| format!("the plan of change {tx} has no step {step}"))
+    }
+
+    /// Blobs that only a generator's rerun could have wanted, and that no longer can.
+    pub fn spent_outputs(&self) -> Vec<Digest> {
+        let mut spent = std::collections::BTreeSet::new();
+        let mut wanted = std::collections::BTreeSet::new();
+        for transaction in &self.transactions {
+            let over = matches!(transaction.state, State::Applied | State::Undone);
+            for record in &transaction.steps {
+                wanted.extend(record.before.iter().filter_map(Image::digest));
+                let outputs = record.outputs.iter().chain(record.undo_outputs.iter().flatten());
+                let digests = outputs.filter_map(|output| output.image.as_ref()?.digest());
+                if over { spent.extend(digests) } else { wanted.extend(digests) }
+            }
+        }
+        spent.difference(&wanted).map(|digest| (*digest).clone()).collect()
+    }
+}
+
+/// Does the image name its blob as a blob is named? A name from a log is used as a file's name.
+fn named(image: &Image) -> Result<(), String> {
+    match image.digest() {
+        Some(digest) if !is_name(digest) => Err("a blob's name is no SHA-256".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Sixty-four lower-case hex digits.
+pub(crate) fn is_name(digest: &Digest) -> bool {
+    digest.0.len() == 64 && digest.0.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

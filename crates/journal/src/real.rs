@@ -254,6 +254,35 @@ impl Hands for RealHands {
         self.here("a reboot")?;
         run(Command::new("systemctl").arg("reboot"), "systemctl reboot".to_owned(), None)
     }
+
+    fn holds(&self, op: &Op) -> Option<bool> {
+        let Op::Service { unit, verb } = op else { return None };
+        let (question, yes) = match verb {
+            ServiceVerb::Start => ("is-active", true),
+            ServiceVerb::Stop => ("is-active", false),
+            ServiceVerb::Enable => ("is-enabled", true),
+            ServiceVerb::Disable => ("is-enabled", false),
+            ServiceVerb::Restart | ServiceVerb::Reload | ServiceVerb::DaemonReload => return None,
+        };
+        let mut command = Command::new("systemctl");
+        if !self.live() {
+            if question == "is-active" {
+                return None;
+            }
+            command.arg(format!("--root={}", self.root.display()));
+        }
+        let output = command.args([question, "--", unit]).env("LC_ALL", "C").stdin(Stdio::null()).output().ok()?;
+        state(question, String::from_utf8_lossy(&output.stdout).trim()).map(|is| is == yes)
+    }
+}
+
+/// `systemctl is-active` and `is-enabled` in words (systemctl(1)); `None` for states that are neither yes nor no.
+fn state(question: &str, word: &str) -> Option<bool> {
+    match (question, word) {
+        ("is-active", "active" | "reloading") | ("is-enabled", "enabled") => Some(true),
+        ("is-active", "inactive" | "failed") | ("is-enabled", "disabled") => Some(false),
+        _ => None,
+    }
 }
 
 /// A verb's way back. What was restarted or reloaded is restarted or reloaded again, over the restored files.
