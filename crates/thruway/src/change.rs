@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use journal::{Journal, Progress, Recovered, State, Transaction};
+use journal::{Journal, Progress, Recovered, State, Transaction, Undone};
 use machine::Kind;
 use model::{Intent, Layer, OutcomeState, PLAN_SCHEMA, Plan};
 
@@ -63,7 +63,7 @@ pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Res
     let (plan, layers) = match &args.plan {
         Some(path) => {
             let plan = read_plan(path)?;
-            fresh(&plan, &target, path)?;
+            fresh(&plan, &target, &path.display().to_string())?;
             let layers = plan.layers.clone();
             (plan, layers)
         }
@@ -84,6 +84,9 @@ pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Res
     let hands = target.hands()?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
     recover(&mut journal)?;
+    // Again, now that nobody else can change anything: while the question stood, or by the recovery just now, the
+    // machine may have become another than the one that was looked at.
+    fresh(&plan, &target, &args.plan.as_ref().map_or("This plan".to_owned(), |path| path.display().to_string()))?;
     let applied = journal.apply(&plan, &mut |progress| progress_line(progress)).map_err(rootly)?;
     drop(journal);
     if global.json {
@@ -111,13 +114,13 @@ fn read_plan(path: &Path) -> anyhow::Result<Plan> {
 }
 
 /// A plan holds for the machine it was made on, as it was then.
-fn fresh(plan: &Plan, target: &Target, path: &Path) -> anyhow::Result<()> {
+fn fresh(plan: &Plan, target: &Target, name: &str) -> anyhow::Result<()> {
     let now = Way::observe(target.machine()).plan(&plan.layers, &plan.asked);
     let changed = plan.based_on.changed_since(&now.based_on);
     if changed.is_empty() {
         return Ok(());
     }
-    let mut says = format!("{} no longer fits this machine; plan again. Changed since:", path.display());
+    let mut says = format!("{name} no longer fits this machine; plan again. Changed since:");
     for (name, then, now) in changed {
         let word = |value: String| if value.is_empty() { "nothing".to_owned() } else { value };
         says.push_str(&format!("\n  {name}: {} → {}", word(then), word(now)));
@@ -134,10 +137,19 @@ fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
             }
             Recovered::TakenBack(undone) => {
                 warn(&format!("Change {} had been interrupted: it was taken back.", undone.number))?;
+                loose_ends(&undone)?;
             }
         }
     }
     Ok(())
+}
+
+/// What of a change taken back is not as it was.
+fn loose_ends(undone: &Undone) -> anyhow::Result<()> {
+    for title in &undone.stands {
+        warn(&crate::paint::tame(&format!("It cannot be taken back and stands: {title}")))?;
+    }
+    undone.notes.iter().try_for_each(|note| warn(&crate::paint::tame(note)))
 }
 
 fn progress_line(progress: Progress<'_>) {
@@ -263,6 +275,7 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
         return Ok(DONE);
     }
     let undone = journal.undo(number).map_err(rootly)?;
+    loose_ends(&undone)?;
     if global.json {
         say(&(serde_json::to_string(&undone)? + "\n"))?;
     } else {
