@@ -20,6 +20,6 @@ pub fn assign(global: &Global, args: &AssignArgs) -> anyhow::Result<u8> {
     }
     let card = promises::find(&inventory, &args.gpu).map_err(anyhow::Error::msg)?;
     let plan = promises::assign(&ledger::read(target.machine()), &inventory, card, to.as_ref());
-    let go = Go { yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
+    let go = Go { name: change::this_plan(), yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
     change::carry_out(global, &target, &plan, &[], &go)
 }

@@ -82,7 +82,7 @@ pub fn unbind(global: &Global, args: &UnbindArgs) -> anyhow::Result<u8> {
 }
 
 fn go(how: &HandoverArgs) -> Go {
-    Go { yes: how.yes, dry_run: how.dry_run, limit: Duration::from_secs(how.limit) }
+    Go { name: change::this_plan(), yes: how.yes, dry_run: how.dry_run, limit: Duration::from_secs(how.limit) }
 }
 
 /// The functions that a plan hands over.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use journal::{Journal, Progress, Recovered, State, Transaction};
+use journal::{Journal, Progress, Recovered, State, Transaction, Undone};
 use machine::Kind;
 use model::{Handover, Intent, Layer, Op, OutcomeState, PLAN_SCHEMA, Plan};
 
@@ -69,22 +69,29 @@ pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Res
     let (plan, layers) = match &args.plan {
         Some(path) => {
             let plan = read_plan(path)?;
-            fresh(&plan, &target, path)?;
+            fresh(&plan, &target, &path.display().to_string())?;
             let layers = plan.layers.clone();
             (plan, layers)
         }
         None => (Way::observe(target.machine()).plan(layers, &intent(&args.wish)?), layers.to_vec()),
     };
-    let go = Go { yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
+    let name = args.plan.as_ref().map_or_else(this_plan, |path| path.display().to_string());
+    let go = Go { name, yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
     carry_out(global, &target, &plan, &layers, &go)
 }
 
 /// How far a change goes.
 pub struct Go {
+    /// What an error calls the plan: its file, or [`this_plan`].
+    pub name: String,
     pub yes: bool,
     pub dry_run: bool,
     /// For each driver that is to let go of a card or to come to it.
     pub limit: Duration,
+}
+
+pub fn this_plan() -> String {
+    "This plan".to_owned()
 }
 
 /// Shows a plan, asks, applies it and looks whether its effect came.
@@ -105,6 +112,11 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
     let hands = target.hands_within(go.limit)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
     recover(&mut journal)?;
+    // Again, now that nobody else can change anything: while the question stood, or by the recovery just now, the
+    // machine may have become another than the one that was looked at. A promise is one file, which the journal judges.
+    if !plan.layers.is_empty() {
+        fresh(plan, target, &go.name)?;
+    }
     let applied = journal.apply(plan, &mut |progress| progress_line(progress)).map_err(rootly)?;
     drop(journal);
     if global.json {
@@ -141,13 +153,13 @@ fn read_plan(path: &Path) -> anyhow::Result<Plan> {
 }
 
 /// A plan holds for the machine it was made on, as it was then.
-fn fresh(plan: &Plan, target: &Target, path: &Path) -> anyhow::Result<()> {
+fn fresh(plan: &Plan, target: &Target, name: &str) -> anyhow::Result<()> {
     let now = Way::observe(target.machine()).plan(&plan.layers, &plan.asked);
     let changed = plan.based_on.changed_since(&now.based_on);
     if changed.is_empty() {
         return Ok(());
     }
-    let mut says = format!("{} no longer fits this machine; plan again. Changed since:", path.display());
+    let mut says = format!("{name} no longer fits this machine; plan again. Changed since:");
     for (name, then, now) in changed {
         let word = |value: String| if value.is_empty() { "nothing".to_owned() } else { value };
         says.push_str(&format!("\n  {name}: {} → {}", word(then), word(now)));
@@ -164,10 +176,19 @@ pub fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
             }
             Recovered::TakenBack(undone) => {
                 warn(&format!("Change {} had been interrupted: it was taken back.", undone.number))?;
+                loose_ends(&undone)?;
             }
         }
     }
     Ok(())
+}
+
+/// What of a change taken back is not as it was.
+fn loose_ends(undone: &Undone) -> anyhow::Result<()> {
+    for title in &undone.stands {
+        warn(&crate::paint::tame(&format!("It cannot be taken back and stands: {title}")))?;
+    }
+    undone.notes.iter().try_for_each(|note| warn(&crate::paint::tame(note)))
 }
 
 fn progress_line(progress: Progress<'_>) {
@@ -304,6 +325,7 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
         return Ok(DONE);
     }
     let undone = journal.undo(number).map_err(rootly)?;
+    loose_ends(&undone)?;
     if global.json {
         say(&(serde_json::to_string(&undone)? + "\n"))?;
     } else {

@@ -84,6 +84,54 @@ fn a_stale_plan_is_refused_with_what_changed() {
 }
 
 #[test]
+fn a_plan_made_over_an_interrupted_change_is_stale_once_that_is_taken_back() {
+    let scratch = machine::scratch::Scratch::temporary().expect("a directory");
+    sim::build_named("seed-host", &scratch).expect("the box");
+    let root = scratch.path();
+    let blacklist = root.join("etc/modprobe.d/pve-blacklist.conf");
+    let before = std::fs::read(&blacklist).expect("the box's file");
+    let mut first = model::Plan::new(model::Layer::Host, &model::Intent::default(), Default::default());
+    let content = model::Content::Text("blacklist nouveau\n".into());
+    let change = |title: &str, op, undo| model::Change {
+        layer: model::Layer::Host,
+        title: title.into(),
+        op,
+        expects: model::Before::Nothing,
+        because: Vec::new(),
+        risk: Vec::new(),
+        effective: model::Effective::Now,
+        undo,
+    };
+    let path = "/etc/modprobe.d/pve-blacklist.conf".to_owned();
+    first.changes = vec![
+        change("write", model::Op::WriteFile { path, content, mode: 0o644 }, model::Undo::Exact),
+        change("generate", model::Op::Regenerate(model::Tool::UpdateInitramfs), model::Undo::Inverse),
+    ];
+    let hands = sim::SimHands::new(root);
+    for n in 1.. {
+        let mut journal = journal::Journal::open(root, &hands).expect("a journal").stop_at(n);
+        let stopped = journal.apply(&first, &mut |_| {});
+        assert!(matches!(stopped, Err(journal::Error::Stopped(_))), "{stopped:?}");
+        if std::fs::read(&blacklist).expect("the file") != before {
+            break;
+        }
+        drop(journal);
+        journal::Journal::open(root, &hands).expect("a journal").recover().expect("recovered");
+    }
+    let plan = root.join("plan.json");
+    let out = plan.to_str().expect("a path");
+    let made = on(root, &["host", "plan", "--give", "26:00.0", "--allow", "host/console-lost", "--out", out]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    // At the first look it fits; under the lock the interrupted change goes back, and with it what the plan stood on.
+    let applied = on(root, &["apply", out, "--yes"]);
+    assert_eq!(applied.status.code(), Some(2), "{}", stdout(&applied));
+    assert!(stderr(&applied).contains("was taken back"), "{}", stderr(&applied));
+    assert!(stderr(&applied).contains("no longer fits this machine"), "{}", stderr(&applied));
+    assert_eq!(std::fs::read(&blacklist).expect("the file"), before);
+    assert!(!stdout(&applied).contains("Applied"), "{}", stdout(&applied));
+}
+
+#[test]
 fn explain_knows_every_check_and_the_page_is_current() {
     let list = stdout(&thruway(&["explain", "--json"]));
     let checks: Vec<serde_json::Value> = serde_json::from_str(&list).expect("JSON");

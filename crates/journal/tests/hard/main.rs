@@ -5,6 +5,7 @@
 mod forms;
 mod generators;
 mod metadata;
+mod power;
 mod refusals;
 mod space;
 mod world;

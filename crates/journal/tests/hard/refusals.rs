@@ -75,6 +75,41 @@ fn of_many_at_once_each_waits_or_names_a_live_holder() {
 }
 
 #[test]
+fn nobody_is_sent_to_a_dead_holder() {
+    let dir = tree();
+    let path = dir.path().join("var/lib/thruway/lock");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // Taken a moment ago: the number in the file is still that of the one before, who has long gone.
+    std::fs::write(&path, "4194304\n").unwrap();
+    let held = std::fs::File::open(&path).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let hands = Boot::new(dir.path());
+    let error = Journal::open(dir.path(), &hands).err().unwrap();
+    assert!(!error.to_string().contains("4194304"), "{error}");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(held);
+        });
+        Journal::open(dir.path(), &hands).unwrap();
+    });
+}
+
+#[test]
+fn a_file_that_came_since_is_not_written_over() {
+    let dir = tree();
+    let made = plan_of(vec![write("/etc/udev/rules.d/61-thruway.rules", "ours\n", Before::NoFile)]);
+    // A package brings a file of the same name.
+    std::fs::create_dir_all(dir.path().join("etc/udev/rules.d")).unwrap();
+    std::fs::write(dir.path().join("etc/udev/rules.d/61-thruway.rules"), "the package's\n").unwrap();
+    let before = snapshot(dir.path());
+    let hands = Boot::new(dir.path());
+    let error = Journal::open(dir.path(), &hands).unwrap().apply(&made, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("/etc/udev/rules.d/61-thruway.rules"), "{error}");
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
 fn two_plans_from_the_same_look_do_not_both_apply() {
     let dir = tree();
     let hands = Boot::new(dir.path());
