@@ -149,7 +149,8 @@ fn make(cache: &Path, place: &Path, interrupted: &AtomicBool, tell: &mut dyn FnM
         mmdebstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{unread}/*"));
     }
     mmdebstrap.arg(format!("--include={PACKAGES}")).arg(format!("--essential-hook={HOOK}")).arg(SUITE).arg(&tree);
-    run(&mut mmdebstrap, "mmdebstrap", interrupted)?;
+    // What it leaves when it is killed goes with the rest.
+    run(mmdebstrap.env("TMPDIR", part.path()), "mmdebstrap", interrupted)?;
     tell(Event::Preparing("putting GRUB and the host's files on its disk".into()));
     let release = furnish(&tree)?;
     let fresh = part.path().join("fresh");
