@@ -122,6 +122,33 @@ fn is_vm(label: &str, wanted: &str) -> bool {
     id == wanted || name.strip_suffix(')') == Some(wanted)
 }
 
+fn change(title: String, op: Op, now: Option<&Written>) -> Change {
+    Change {
+        layer: Layer::Host,
+        title,
+        op,
+        expects: now.map_or(Before::NoFile, |written| Before::File(written.digest.clone())),
+        because: Vec::new(),
+        risk: Vec::new(),
+        effective: Effective::Now,
+        undo: Undo::Exact,
+    }
+}
+
+/// The step that writes a promise down; none where it stands already.
+pub fn promise(ledger: &Ledger, card: &Card, to: &Owner) -> Option<Change> {
+    let now = at(ledger, card.identity.bdf);
+    // The UUID is written where it is known; a promise made without one stands as it is.
+    if now.is_some_and(|written| written.promise.to == *to && same(&written.promise.gpu, &card.identity)) {
+        return None;
+    }
+    let promise =
+        Promise { form: FORM, gpu: card.identity.clone(), name: card.short_name().to_owned(), to: to.clone() };
+    let content = Content::Text(promise.text());
+    let op = Op::WriteFile { path: ledger::path(card.identity.bdf), content, mode: 0o644 };
+    Some(change(format!("{} is promised to {to}", name(card)), op, now))
+}
+
 /// The plan that promises a card to somebody (`None`: to nobody any more). Empty where it is so already.
 pub fn assign(ledger: &Ledger, inventory: &Inventory, card: &Card, to: Option<&Owner>) -> Plan {
     let bdf = card.identity.bdf;
@@ -132,23 +159,11 @@ pub fn assign(ledger: &Ledger, inventory: &Inventory, card: &Card, to: Option<&O
     let mut plan = Plan::new(Layer::Host, &Intent::default(), facts);
     // No floor's: the ledger stands over all of them.
     plan.layers.clear();
-    let path = ledger::path(bdf);
-    let expects = |written: &Written| Before::File(written.digest.clone());
-    let change = |title: String, op: Op, expects: Before| Change {
-        layer: Layer::Host,
-        title,
-        op,
-        expects,
-        because: Vec::new(),
-        risk: Vec::new(),
-        effective: Effective::Now,
-        undo: Undo::Exact,
-    };
     let Some(to) = to else {
         plan.intent.push(format!("promise {} to nobody", name(card)));
         if let Some(written) = now {
             let title = format!("{} is promised to {} no more", name(card), written.promise.to);
-            plan.changes.push(change(title, Op::RemoveFile { path }, expects(written)));
+            plan.changes.push(change(title, Op::RemoveFile { path: ledger::path(bdf) }, Some(written)));
         } else if let Some(broken) = ledger.broken.iter().find(|broken| broken.bdf == Some(bdf)) {
             let way = format!("look at it, then remove {}", broken.path);
             plan.refusals.push(Refusal { because: PROMISED.into(), says: broken.why.clone(), instead: way });
@@ -164,17 +179,7 @@ pub fn assign(ledger: &Ledger, inventory: &Inventory, card: &Card, to: Option<&O
             instead: "stop that first, or promise the card to it (as root, where it could not be seen)".into(),
         });
     }
-    let promise =
-        Promise { form: FORM, gpu: card.identity.clone(), name: card.short_name().to_owned(), to: to.clone() };
-    // The UUID is written where it is known; a promise made without one stands as it is.
-    if now.is_none_or(|written| written.promise.to != *to || !same(&written.promise.gpu, &card.identity)) {
-        let op = Op::WriteFile { path, content: Content::Text(promise.text()), mode: 0o644 };
-        plan.changes.push(change(
-            format!("{} is promised to {to}", name(card)),
-            op,
-            now.map_or(Before::NoFile, expects),
-        ));
-    }
+    plan.changes.extend(promise(ledger, card, to));
     plan
 }
 

@@ -233,60 +233,74 @@ fn standing<'t>(log: &'t [Transaction], layers: &[Layer]) -> impl DoubleEndedIte
     log.iter().filter(move |t| t.state == State::Applied && meant(t))
 }
 
-/// 0 all held or pending, 1 something failed, 2 could not look.
+/// The changes that stand, looked at again.
+pub struct Stands {
+    /// As JSON, one an item: number, outcomes and the boot guard's verdict.
+    pub changes: Vec<serde_json::Value>,
+    pub drift: Vec<journal::Drift>,
+    states: Vec<OutcomeState>,
+}
+
+impl Stands {
+    /// Looks again at every change of these floors that stands, and writes what is found on the page.
+    pub fn look(target: &Target, way: &Way, layers: &[Layer], page: &mut Page, verbose: bool) -> anyhow::Result<Self> {
+        let root = match target {
+            Target::Root(root) | Target::Simulated { root, .. } => root,
+            Target::Captured(_) => bail!("a capture has no journal to verify"),
+        };
+        let log = journal::read_log(root)?;
+        let mut stands = Stands { changes: Vec::new(), drift: journal::drift(root, &log)?, states: Vec::new() };
+        for transaction in standing(&log, layers) {
+            let its: Vec<Layer> = transaction.plan.layers.iter().filter(|l| layers.contains(l)).copied().collect();
+            let outcomes = way.verify(&its, &transaction.plan.asked);
+            page.gap();
+            page.line(paint(Tone::Strong, &format!("Change {} ({})", transaction.number, plans::layer_names(&its))));
+            for intent in &transaction.plan.intent {
+                page.hang(2, "", 0, Tone::Faint, intent);
+            }
+            plans::outcome_lines(page, &outcomes);
+            if let Some(judged) = &transaction.judged {
+                crate::guard::lines(page, 2, judged, verbose);
+            }
+            stands.states.extend(outcomes.iter().map(|outcome| outcome.state.clone()));
+            let number = transaction.number;
+            let judged = &transaction.judged;
+            stands.changes.push(serde_json::json!({ "change": number, "outcomes": outcomes, "guard": judged }));
+        }
+        if !stands.drift.is_empty() {
+            page.gap();
+            page.line(paint(Tone::Strong, "Edited by someone since"));
+        }
+        for drift in &stands.drift {
+            let path = paint(Tone::Plain, &drift.path);
+            page.line(format!("  {} {path} {} (change {})", paint(Tone::Warn, "!"), drift.says, drift.tx));
+        }
+        if stands.changes.is_empty() {
+            page.line("Nothing of thruway's stands on this machine.");
+        }
+        Ok(stands)
+    }
+
+    /// 0 all held or pending, 1 something failed, 2 could not look.
+    pub fn status(&self) -> u8 {
+        if self.states.iter().any(|state| matches!(state, OutcomeState::Failed(_))) {
+            return FOUND;
+        }
+        if self.states.iter().any(|state| matches!(state, OutcomeState::Unknown(_))) { BLIND } else { DONE }
+    }
+}
+
 pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
     let target = Target::open(global)?;
-    let root = match &target {
-        Target::Root(root) | Target::Simulated { root, .. } => root,
-        Target::Captured(_) => bail!("a capture has no journal to verify"),
-    };
-    let log = journal::read_log(root)?;
-    let way = Way::observe(target.machine());
     let mut page = Page::new();
-    let mut all = Vec::new();
-    let mut states = Vec::new();
-    for transaction in standing(&log, layers) {
-        let its: Vec<Layer> = transaction.plan.layers.iter().filter(|layer| layers.contains(layer)).copied().collect();
-        let outcomes = way.verify(&its, &transaction.plan.asked);
-        page.gap();
-        page.line(paint(Tone::Strong, &format!("Change {} ({})", transaction.number, plans::layer_names(&its))));
-        for intent in &transaction.plan.intent {
-            page.hang(2, "", 0, Tone::Faint, intent);
-        }
-        plans::outcome_lines(&mut page, &outcomes);
-        if let Some(judged) = &transaction.judged {
-            crate::guard::lines(&mut page, 2, judged, global.verbose);
-        }
-        states.extend(outcomes.iter().map(|outcome| outcome.state.clone()));
-        all.push(serde_json::json!({ "change": transaction.number, "outcomes": outcomes }));
-    }
-    let drift = journal::drift(root, &log)?;
-    if !drift.is_empty() {
-        page.gap();
-        page.line(paint(Tone::Strong, "Edited by someone since"));
-        for drift in &drift {
-            page.line(format!(
-                "  {} {} {} (change {})",
-                paint(Tone::Warn, "!"),
-                paint(Tone::Plain, &drift.path),
-                drift.says,
-                drift.tx
-            ));
-        }
-    }
-    if all.is_empty() {
-        page.line("Nothing of thruway's stands on this machine.");
-    }
+    let stands = Stands::look(&target, &Way::observe(target.machine()), layers, &mut page, global.verbose)?;
     if global.json {
-        let report = serde_json::json!({ "schema": 1, "changes": all, "drift": drift });
+        let report = serde_json::json!({ "schema": 1, "changes": stands.changes, "drift": stands.drift });
         say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
         say(&page.text())?;
     }
-    if states.iter().any(|state| matches!(state, OutcomeState::Failed(_))) {
-        return Ok(FOUND);
-    }
-    Ok(if states.iter().any(|state| matches!(state, OutcomeState::Unknown(_))) { BLIND } else { DONE })
+    Ok(stands.status())
 }
 
 pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {

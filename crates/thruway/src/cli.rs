@@ -151,7 +151,7 @@ pub enum Command {
     Man,
 }
 
-/// The same four verbs on every floor.
+/// The same verbs on every floor.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// What is wrong on this floor
@@ -162,6 +162,8 @@ pub enum Verb {
     Apply(ApplyArgs),
     /// Look again at what was applied on this floor
     Verify,
+    /// What this floor is here, who has each card, to whom it is promised, and what was changed
+    Status,
     /// Take the newest change of this floor back
     Undo(UndoArgs),
 }

@@ -168,7 +168,7 @@ fn nvml_lines(page: &mut Page, gpu: &NvmlGpu) {
 }
 
 /// To whom it is promised, in words; nothing where the ledger does not speak of it.
-fn promise(promised: &Promised) -> Option<String> {
+pub fn promise(promised: &Promised) -> Option<String> {
     Some(match promised {
         Promised::Nobody => return None,
         Promised::To { to } => format!("to {to}"),

@@ -17,6 +17,7 @@ mod lab;
 mod paint;
 mod plans;
 mod record;
+mod status;
 mod target;
 mod way;
 
@@ -111,6 +112,7 @@ fn floor(global: &Global, layer: Layer, verb: Verb) -> anyhow::Result<u8> {
         Verb::Plan(args) => change::plan(global, &args, &layers),
         Verb::Apply(args) => change::apply(global, &args, &layers),
         Verb::Verify => change::verify(global, &layers),
+        Verb::Status => status::status(global, layer),
         Verb::Undo(args) => change::undo(global, &args, &layers),
     }
 }

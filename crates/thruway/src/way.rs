@@ -85,7 +85,22 @@ impl Way {
         let joined = working.into_iter().reduce(Plan::join);
         let mut joined = joined.unwrap_or_else(|| Plan::new(Layer::Host, intent, Default::default()));
         joined.notes.extend(notes);
+        self.promise(&mut joined);
         joined
+    }
+
+    /// Who gives a named card to a named VM promises it by that: another floor's plan is then refused.
+    fn promise(&self, plan: &mut Plan) {
+        let intent = &plan.asked;
+        let (Some(vm), Handover::AtBoot | Handover::Now) = (&intent.vm, &intent.handover) else { return };
+        let gives = plan.layers.iter().any(|layer| matches!(layer, Layer::Host | Layer::Vm));
+        if plan.changes.is_empty() || !plan.refusals.is_empty() || !gives {
+            return;
+        }
+        let to = Owner::Vm(vm.clone());
+        let cards = intent.give.iter().filter_map(|bdf| self.gpus.cards.iter().find(|c| c.identity.bdf.same_slot(bdf)));
+        let promises: Vec<_> = cards.filter_map(|card| promises::promise(&self.ledger, card, &to)).collect();
+        plan.changes.splice(0..0, promises);
     }
 
     /// A floor's plan, refused where it hands out a card that is promised to another.

@@ -73,6 +73,24 @@ fn two_cards_have_two_owners_and_no_card_has_two() {
     assert_eq!(promised(&scratch)[1].1, "to containers");
 }
 
+/// Whoever gives a card to a VM by name has promised it: the next plan for another VM is refused, and undo forgets.
+#[test]
+fn a_plan_for_a_named_vm_is_a_promise() {
+    let scratch = lay("seed-host");
+    let give = |vm: &'static str| ["--give", "26:00.0", "--to", vm, "--allow", "host/console-lost"];
+    let host = |verb: &'static str, vm: &'static str| [["host", verb].as_slice(), &give(vm)].concat();
+    let plan = well(&scratch, &host("plan", "vm:100"));
+    assert!(plan.contains("26:00.0 (GeForce GT 1030) is promised to vm:100"), "{plan}");
+    assert_eq!(promised(&scratch)[0].1, "nobody ", "a plan promises nothing yet");
+    well(&scratch, &[host("apply", "vm:100"), vec!["--yes"]].concat());
+    assert_eq!(promised(&scratch)[0].1, "to vm:100");
+    assert!(well(&scratch, &["host", "status"]).contains("promised to vm:100"));
+    assert!(well(&scratch, &host("plan", "vm:100")).contains("Nothing to change"));
+    refused(&scratch, &["assign", "26:00.0", "vm:101", "--yes"], "is promised to vm:100");
+    well(&scratch, &["undo", "--yes"]);
+    assert_eq!(promised(&scratch)[0].1, "nobody ");
+}
+
 #[test]
 fn a_card_is_meant_by_address_number_uuid_or_a_name_of_its_own() {
     let scratch = lay("twin-cards");

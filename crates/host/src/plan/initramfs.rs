@@ -62,10 +62,10 @@ fn ordered(steps: &mut Steps<'_>, held: &[Held], drivers: &[&str], names: &str) 
 /// Makes the image again.
 pub(super) fn regenerate(steps: &mut Steps<'_>) {
     match steps.facts.initramfs.tool {
-        Some(InitTool::InitramfsTools) => steps.run(Tool::UpdateInitramfs),
-        Some(InitTool::Dracut) => steps.run(Tool::Dracut),
-        Some(InitTool::Mkinitcpio) => steps.run(Tool::Mkinitcpio),
-        Some(InitTool::Booster) => steps.run(Tool::Booster),
+        Some(InitTool::InitramfsTools) => steps.run(Tool::UpdateInitramfs, "host/initramfs-stale"),
+        Some(InitTool::Dracut) => steps.run(Tool::Dracut, "host/initramfs-stale"),
+        Some(InitTool::Mkinitcpio) => steps.run(Tool::Mkinitcpio, "host/initramfs-stale"),
+        Some(InitTool::Booster) => steps.run(Tool::Booster, "host/initramfs-stale"),
         Some(InitTool::Ostree) => ostree::regenerate(steps),
         None => steps.plan.refusals.push(Refusal {
             because: "host/initramfs-stale".into(),

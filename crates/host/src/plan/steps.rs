@@ -163,13 +163,13 @@ impl Steps<'_> {
         });
     }
 
-    pub(super) fn run(&mut self, tool: Tool) {
+    pub(super) fn run(&mut self, tool: Tool, because: &str) {
         self.plan.changes.push(Change {
             layer: Layer::Host,
             title: format!("run {}", tool.argv().join(" ")),
             op: Op::Regenerate(tool),
             expects: Before::Nothing,
-            because: vec!["host/initramfs-stale".into()],
+            because: vec![because.into()],
             risk: vec![Risk::Reboot],
             effective: Effective::NextBoot,
             undo: Undo::Inverse,

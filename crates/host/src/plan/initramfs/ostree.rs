@@ -15,5 +15,5 @@ pub(super) fn regenerate(steps: &mut Steps<'_>) {
             instead: "rpm-ostree initramfs --disable, then plan and apply; thruway switches it on again".into(),
         });
     }
-    steps.run(Tool::OstreeInitramfs);
+    steps.run(Tool::OstreeInitramfs, "host/initramfs-stale");
 }

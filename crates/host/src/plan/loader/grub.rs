@@ -14,7 +14,7 @@ const DEFAULT: &str = "/etc/default/grub";
 pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
     let tool = steps.facts.boot.mkconfig.clone();
     if wish.stands || write(wish, steps) {
-        steps.run(tool);
+        steps.run(tool, wish.because);
     }
 }
 

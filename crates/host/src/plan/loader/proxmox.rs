@@ -16,8 +16,8 @@ pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
     };
     match (written, by_grub) {
         // There update-grub ends in a refresh of the ESPs.
-        (true, true) => steps.run(Tool::UpdateGrub),
-        (true, false) => steps.run(Tool::ProxmoxBootTool),
+        (true, true) => steps.run(Tool::UpdateGrub, wish.because),
+        (true, false) => steps.run(Tool::ProxmoxBootTool, wish.because),
         (false, _) => {}
     }
 }

@@ -8,6 +8,6 @@ use crate::plan::steps::Steps;
 
 pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
     if wish.stands || systemd_boot::write(wish, steps) {
-        steps.run(Tool::Sdbootutil);
+        steps.run(Tool::Sdbootutil, wish.because);
     }
 }

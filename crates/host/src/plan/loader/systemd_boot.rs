@@ -9,7 +9,7 @@ pub(super) const PATH: &str = "/etc/kernel/cmdline";
 
 pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
     if wish.stands || write(wish, steps) {
-        steps.run(Tool::KernelInstall);
+        steps.run(Tool::KernelInstall, wish.because);
     }
 }
 

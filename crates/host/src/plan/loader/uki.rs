@@ -9,7 +9,7 @@ use crate::plan::steps::Steps;
 pub(super) fn edit(wish: &Wish<'_>, steps: &mut Steps<'_>) {
     let tool = image_tool(steps);
     if wish.stands || write(wish, steps) {
-        steps.run(tool);
+        steps.run(tool, wish.because);
     }
 }
 
