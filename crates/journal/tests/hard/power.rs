@@ -60,7 +60,14 @@ struct Seen {
 struct Shadow {
     root: PathBuf,
     seen: Mutex<Seen>,
+    /// The run dies at this barrier, counted from 0; until then no cut is tried.
+    dies_at: Mutex<Option<usize>>,
+    /// Only what is durable survives a cut; no more.
+    harsh: bool,
 }
+
+/// What a run that dies unwinds with: no hook runs, nothing is cleaned up but what the kernel would close.
+struct Died;
 
 fn names(dir: &Path) -> BTreeMap<String, u64> {
     let entry = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -147,9 +154,13 @@ fn left(durable: Option<&Node>, now: Option<&Node>, bytes: Bytes) -> Node {
 impl Shadow {
     /// Everything that is there now is durable.
     fn new(root: &Path) -> Arc<Self> {
+        Arc::new(Self::of(root, false))
+    }
+
+    fn of(root: &Path, harsh: bool) -> Self {
         let mut seen = Seen::default();
         seen.durable.take_all(root);
-        Arc::new(Shadow { root: root.to_owned(), seen: Mutex::new(seen) })
+        Shadow { root: root.to_owned(), seen: Mutex::new(seen), dies_at: Mutex::default(), harsh }
     }
 
     fn cut(&self) {
@@ -160,6 +171,9 @@ impl Shadow {
         seen.moments += 1;
         for bytes in [Bytes::None, Bytes::All, Bytes::FirstHalf, Bytes::SecondHalf] {
             for names in [&seen.durable.names, &now.names] {
+                if self.harsh && (bytes != Bytes::None || !std::ptr::eq(names, &seen.durable.names)) {
+                    continue;
+                }
                 let mut tree = Tree::new();
                 let mut todo = vec![(root, String::new())];
                 while let Some((dir, path)) = todo.pop() {
@@ -198,7 +212,15 @@ impl Shadow {
 
 impl Watch for Shadow {
     fn before(&self, _: Barrier<'_>) {
-        self.cut();
+        let dies = {
+            let mut dies_at = self.dies_at.lock().unwrap();
+            dies_at.as_mut().map(|left| left.checked_sub(1).map(|less| *left = less).is_none())
+        };
+        match dies {
+            Some(true) => std::panic::resume_unwind(Box::new(Died)),
+            Some(false) => {}
+            None => self.cut(),
+        }
     }
 
     fn after(&self, barrier: Barrier<'_>) {
@@ -220,7 +242,9 @@ impl Watch for Shadow {
                 Barrier::Everything => durable.take_all(&self.root),
             }
         }
-        self.cut();
+        if self.dies_at.lock().unwrap().is_none() {
+            self.cut();
+        }
     }
 }
 
@@ -370,6 +394,49 @@ fn the_power_may_go_at_any_moment_of_undo() {
     for (what, plan) in [("undo", plan()), ("undo of files alone", files_only())] {
         cut_everywhere(what, &plan, &|root| applied(&plan, root), &|journal| drop(journal.undo(1).unwrap()));
     }
+}
+
+/// What a killed run left in memory is seen by the next one and is not on the disk: trusting it is not enough.
+#[test]
+fn the_power_may_go_in_the_run_after_a_kill() {
+    let mut plan = files_only();
+    // A write comes last: recovery that finds it done ends the change on the strength of that.
+    plan.changes.retain(|change| matches!(change.op, Op::WriteFile { .. }));
+    let ends = ends(&plan);
+    let (mut kills, mut tried) = (0, 0);
+    for n in 0.. {
+        let dir = tree();
+        let root = dir.path();
+        let shadow = Arc::new(Shadow::of(root, true));
+        *shadow.dies_at.lock().unwrap() = Some(n);
+        let hands = Boot::new(root);
+        let run = std::panic::AssertUnwindSafe(|| {
+            Journal::open_watched(root, &hands, shadow.clone()).unwrap().apply(&plan, &mut |_| {}).unwrap();
+        });
+        if let Err(what) = std::panic::catch_unwind(run) {
+            assert!(what.is::<Died>(), "kill {n}: the run failed by itself");
+        } else {
+            break;
+        }
+        kills += 1;
+        *shadow.dies_at.lock().unwrap() = None;
+        let mut journal = Journal::open_watched(root, &hands, shadow.clone()).unwrap();
+        journal.recover().unwrap();
+        if journal.log().last().is_none_or(|t| t.state != State::Applied) {
+            journal.apply(&plan, &mut |_| {}).unwrap();
+        }
+        drop(journal);
+        // Of each moment the harshest: nothing is there that was not made durable.
+        let (cuts, _) = shadow.take();
+        for cut in &cuts {
+            tried += 1;
+            if let Err(why) = start_up(cut, &ends, false) {
+                panic!("kill {n}, then a cut: {why}\n{}", show(cut));
+            }
+        }
+    }
+    println!("power cut in the run after a kill: {kills} kills, {tried} disks");
+    assert!(kills > 20 && tried > 200, "the loop did not run");
 }
 
 /// Kills its own process, as SIGKILL does, at the n-th barrier.
