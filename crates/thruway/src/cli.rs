@@ -173,6 +173,8 @@ pub enum Verb {
 pub enum HostVerb {
     #[command(flatten)]
     Common(Verb),
+    /// What weakens this host's isolation, and what old guides left on it
+    Audit,
     /// Give a card to vfio-pci now, without a reboot: its whole IOMMU group, until the next boot
     #[command(
         long_about = "Give a card to vfio-pci now, without a reboot: its whole IOMMU group, until the next boot.\n\n\

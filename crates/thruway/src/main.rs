@@ -5,6 +5,7 @@
 )]
 
 mod assign;
+mod audit;
 mod bind;
 mod change;
 mod cli;
@@ -84,6 +85,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Demo(args) => demo::demo(global, &args),
         Command::Lab(args) => lab::lab(global, &args),
         Command::Host { verb: HostVerb::Common(verb) } => floor(global, Layer::Host, verb),
+        Command::Host { verb: HostVerb::Audit } => audit::audit(global),
         Command::Host { verb: HostVerb::Bind(args) } => bind::bind(global, &args),
         Command::Host { verb: HostVerb::Unbind(args) } => bind::unbind(global, &args),
         Command::Vm { verb } => floor(global, Layer::Vm, verb),

@@ -36,3 +36,19 @@ fn the_plan_of_each_host_as_its_owner_reads_it() {
     let text = stdout(&thruway(&["--sim", "host-old-guides", "host", "plan", "--clean"]));
     insta::assert_snapshot!("host-plan-clean", text);
 }
+
+/// Security and leftovers, on a host that followed old guides and on one that did not.
+#[test]
+fn an_audit_names_what_weakens_a_host_and_what_guides_left() {
+    let guided = thruway(&["--sim", "host-old-guides", "host", "audit"]);
+    insta::assert_snapshot!("host-audit", stdout(&guided));
+    assert_eq!(guided.status.code(), Some(1));
+    assert_eq!(thruway(&["--sim", "host-good", "host", "audit"]).status.code(), Some(0));
+    let json = stdout(&thruway(&["--sim", "host-worn-out", "host", "audit", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let found = |part: &str| {
+        let rows = json[part].as_array().expect("rows");
+        rows.iter().filter(|row| row["verdict"] == "warn" || row["verdict"] == "fail").count()
+    };
+    assert!(found("security") > 0, "{json:#}");
+}
