@@ -7,27 +7,6 @@ use model::Digest;
 
 use crate::world::*;
 
-/// Makes the checked-in journal of form 1. Kept so that one can see what it holds; a later thruway would write a
-/// later form.
-#[test]
-#[ignore = "made once, by the thruway that wrote form 1"]
-fn make_fixture() {
-    let root = Path::new("tests/fixtures/form1");
-    std::fs::create_dir_all(root).unwrap();
-    lay(root);
-    let hands = Boot::new(root);
-    let mut journal = Journal::open(root, &hands).unwrap();
-    journal.apply(&plan(), &mut |_| {}).unwrap();
-    journal.undo(1).unwrap();
-    journal.apply(&plan(), &mut |_| {}).unwrap();
-    let edit = plan_of(vec![write("/etc/default/grub", "third\n", file(WANTED))]);
-    let mut journal = {
-        drop(journal);
-        Journal::open(root, &hands).unwrap().stop_at(6)
-    };
-    assert!(matches!(journal.apply(&edit, &mut |_| {}), Err(Error::Stopped(_))));
-}
-
 fn sum(json: &str) -> String {
     let mut sum = Digest::of(json.as_bytes()).0;
     sum.truncate(16);

@@ -7,5 +7,6 @@ mod generators;
 mod metadata;
 mod power;
 mod refusals;
+mod shadow;
 mod space;
 mod world;
