@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{KubeList, Machine, MachineExt as _, Question};
-use model::{Bdf, Seen};
+use model::Seen;
 
 use crate::cgroup::{self, Owner};
 use crate::processes::Processes;
@@ -213,12 +213,4 @@ fn cluster_pods(machine: &dyn Machine) -> BTreeMap<String, String> {
         pods.extend(uids.into_iter().flatten().map(|uid| (uid.to_owned(), format!("{namespace}/{name}"))));
     }
     pods
-}
-
-/// True where an argument of a VMM's command line gives it this function: `vfio-pci,host=0000:26:00.0`, libvirt's
-/// JSON form, or a sysfs path.
-pub(crate) fn gives(argument: &str, bdf: Bdf) -> bool {
-    let named = argument.contains("vfio") || argument.contains("/sys/bus/pci/devices/");
-    let mut words = argument.split(|c: char| !(c.is_ascii_hexdigit() || c == ':' || c == '.'));
-    named && words.any(|word| word.parse::<Bdf>() == Ok(bdf))
 }

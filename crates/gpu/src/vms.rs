@@ -3,7 +3,6 @@
 use machine::{Machine, MachineExt as _};
 use model::{Bdf, Seen};
 
-use crate::holder::gives;
 use crate::processes::Processes;
 
 const PVE_RUN: &str = "/run/qemu-server";
@@ -143,4 +142,12 @@ pub(crate) fn label(arguments: &[String], pid: u32) -> String {
         (None, Some(name)) => name.to_owned(),
         (None, None) => format!("process {pid}"),
     }
+}
+
+/// True where an argument of a VMM's command line gives it this function: `vfio-pci,host=0000:26:00.0`, libvirt's
+/// JSON form, or a sysfs path.
+fn gives(argument: &str, bdf: Bdf) -> bool {
+    let named = argument.contains("vfio") || argument.contains("/sys/bus/pci/devices/");
+    let mut words = argument.split(|c: char| !(c.is_ascii_hexdigit() || c == ':' || c == '.'));
+    named && words.any(|word| word.parse::<Bdf>() == Ok(bdf))
 }

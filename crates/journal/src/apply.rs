@@ -16,6 +16,8 @@ pub enum Progress<'p> {
     Step { index: usize, of: usize, change: &'p Change },
     /// The step is done.
     Done { index: usize },
+    /// A step is taken back, as `index` (0-based) of `of`.
+    Back { index: usize, of: usize, change: &'p Change },
 }
 
 /// A plan that was applied.

@@ -61,6 +61,8 @@ pub struct Journal<'a> {
     /// Stop dead before the n-th step point, as SIGKILL would: the crash tests count through all of them.
     stop_at: Option<u32>,
     points: Cell<u32>,
+    /// Hears of each step that is taken back, in undo, in recovery and where an apply fails.
+    tell: &'a dyn Fn(Progress<'_>),
 }
 
 impl<'a> Journal<'a> {
@@ -78,7 +80,13 @@ impl<'a> Journal<'a> {
 
     fn with(files: Files, hands: &'a dyn Hands) -> Result<Self, Error> {
         let store = Store::open(&files)?;
-        Ok(Journal { files, store, hands, stop_at: None, points: Cell::new(0) })
+        Ok(Journal { files, store, hands, stop_at: None, points: Cell::new(0), tell: &|_| {} })
+    }
+
+    /// Taking back runs generators too, for minutes: `tell` hears of each step before it is taken back.
+    pub fn telling(mut self, tell: &'a dyn Fn(Progress<'_>)) -> Self {
+        self.tell = tell;
+        self
     }
 
     /// For crash tests: the `n`-th point stops the journal as a kill would, nothing cleaned up.

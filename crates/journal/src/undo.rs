@@ -10,7 +10,7 @@ use crate::outputs::unkept;
 use crate::threeway::three_way;
 use crate::wal::Entry;
 use crate::write::{Like, torn_between};
-use crate::{Error, Image, Journal};
+use crate::{Error, Image, Journal, Progress};
 
 /// A transaction that was taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -222,7 +222,9 @@ impl Journal<'_> {
         let mut undone = Undone { number, steps: Vec::new(), stands: Vec::new(), notes: Vec::new() };
         undone.stands = stands.into_iter().rev().map(|(_, _, change)| change.title.clone()).collect();
         // In the plan's own order: a restart after the file it reads was generated.
-        for (step, record, change) in others.into_iter().chain(generators.into_iter().rev()) {
+        let of = others.len() + generators.len();
+        for (index, (step, record, change)) in others.into_iter().chain(generators.into_iter().rev()).enumerate() {
+            (self.tell)(Progress::Back { index, of, change });
             self.point()?;
             match (&change.op, path_of(&change.op)) {
                 (_, Some(path)) => self.with_room(|| self.restore(record, path))?,

@@ -64,7 +64,7 @@ pub fn unbind(global: &Global, args: &UnbindArgs) -> anyhow::Result<u8> {
         return Ok(DONE);
     }
     let hands = target.hands_within(Duration::from_secs(args.how.limit))?;
-    let mut journal = Journal::open(&path, hands.as_ref()).map_err(change::rootly)?;
+    let mut journal = Journal::open(&path, hands.as_ref()).map_err(change::rootly)?.telling(&change::progress_line);
     change::recover(&mut journal)?;
     let undone = journal.undo(number).map_err(change::rootly)?;
     drop(journal);

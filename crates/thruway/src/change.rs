@@ -110,7 +110,7 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
         return Ok(DONE);
     }
     let hands = target.hands_within(go.limit)?;
-    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
+    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     recover(&mut journal)?;
     // Again, now that nobody else can change anything: while the question stood, or by the recovery just now, the
     // machine may have become another than the one that was looked at. A promise is one file, which the journal judges.
@@ -191,11 +191,15 @@ fn loose_ends(undone: &Undone) -> anyhow::Result<()> {
     undone.notes.iter().try_for_each(|note| warn(&crate::paint::tame(note)))
 }
 
-fn progress_line(progress: Progress<'_>) {
+pub fn progress_line(progress: Progress<'_>) {
     // Progress goes to stderr and is not worth failing for.
     let _ = match progress {
         Progress::Step { index, of, change } => {
             let line = format!("[{}/{of}] {}", index + 1, crate::paint::tame(&change.title));
+            writeln!(anstream::stderr(), "{}", paint(Tone::Faint, &line))
+        }
+        Progress::Back { index, of, change } => {
+            let line = format!("[{}/{of}] back: {}", index + 1, crate::paint::tame(&change.title));
             writeln!(anstream::stderr(), "{}", paint(Tone::Faint, &line))
         }
         Progress::Done { .. } => Ok(()),
@@ -307,7 +311,7 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
     let target = Target::open(global)?;
     let path = target.path()?;
     let hands = target.hands()?;
-    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
+    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     if !args.dry_run {
         recover(&mut journal)?;
     }

@@ -12,7 +12,7 @@ use machine::{Kind, Machine, MachineExt as _};
 use model::{Guard, OutcomeState};
 use serde::Serialize;
 
-use crate::change::{recover, rootly};
+use crate::change::{progress_line, recover, rootly};
 use crate::cli::{Global, GuardArgs, GuardWish};
 use crate::paint::{Page, Tone, paint};
 use crate::target::Target;
@@ -43,7 +43,7 @@ pub fn guard(global: &Global, args: &GuardArgs) -> anyhow::Result<u8> {
     let target = Target::open(global)?;
     let path = target.path()?;
     let hands = target.hands()?;
-    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?;
+    let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     if !args.dry_run {
         recover(&mut journal)?;
     }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use machine::{Machine as _, MachineExt as _, SIM_DIR};
+use machine::MachineExt as _;
 
+use super::initrd::INITRD;
 use super::modprobe::{Conf, name};
 use super::udev::{self, Override};
 use super::{PhysicsError, loader, settle};
@@ -18,53 +19,6 @@ pub struct Boot {
     pub iommu: bool,
     /// What stood on the console: modules that were not found, drivers that found no device.
     pub messages: Vec<String>,
-}
-
-/// Where the initramfs's copies of its inputs lie.
-pub(crate) const INITRD: &str = "/.thruway-sim/initrd";
-
-/// What goes into the initramfs. Files changed after it was made are not in it: it is stale.
-const INPUTS: [&str; 11] = [
-    "/etc/modprobe.d",
-    "/etc/initramfs-tools",
-    "/etc/initramfs-tools/scripts/init-top",
-    "/etc/initramfs-tools/scripts/init-premount",
-    "/etc/initramfs-tools/hooks",
-    "/etc/initramfs-tools/conf.d",
-    "/etc/udev/rules.d",
-    "/etc/dracut.conf.d",
-    "/etc",
-    "/etc/mkinitcpio.conf.d",
-    "/etc/thruway",
-];
-
-/// Makes the initramfs again from the inputs as they are now. `newest`: the latest time that an input may have.
-pub(crate) fn snapshot(tree: &Tree, newest: Option<i64>) -> Result<(), PhysicsError> {
-    debug_assert!(INITRD.starts_with(SIM_DIR));
-    tree.remove(INITRD)?;
-    tree.mkdir(INITRD)?;
-    for dir in INPUTS {
-        for file in tree.root.names(dir) {
-            let path = format!("{dir}/{file}");
-            let stat = tree.root.stat(&path).is();
-            if dir == "/etc" && !matches!(file.as_str(), "mkinitcpio.conf" | "dracut.conf") {
-                continue;
-            }
-            // initramfs-tools runs hooks and scripts that are executable, and leaves the others.
-            let runs = dir.ends_with("/hooks") || dir.contains("/scripts/");
-            if runs && stat.as_ref().is_none_or(|stat| stat.mode & 0o111 == 0) {
-                continue;
-            }
-            let young = |limit: i64| stat.as_ref().is_some_and(|stat| stat.mtime > limit);
-            if newest.is_some_and(young) {
-                continue;
-            }
-            if let Some(bytes) = tree.root.read(&path).is() {
-                tree.write(&format!("{INITRD}{path}"), bytes)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Drivers that udev loads already in the initramfs (MODULES=most); sound, NVIDIA's own and the UCSI bus come later.

@@ -7,6 +7,7 @@ mod boot;
 mod driver;
 mod film;
 pub(crate) mod handover;
+mod initrd;
 pub(crate) mod loader;
 mod modprobe;
 mod udev;
@@ -18,8 +19,9 @@ pub use film::{play_film, stop_film};
 pub use handover::{Trouble, set_trouble};
 pub use vm::{Vm, plug_into, start_vm, stop_vm};
 
-pub(crate) use boot::{bind, snapshot};
+pub(crate) use boot::bind;
 pub(crate) use driver::settle;
+pub(crate) use initrd::snapshot;
 
 /// Why something did not happen.
 #[derive(Debug, thiserror::Error)]
