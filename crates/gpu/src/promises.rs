@@ -3,13 +3,28 @@
 use std::collections::BTreeMap;
 
 use journal::ledger::{self, FORM, Ledger, Owner, Promise, Written};
-use model::{Bdf, Before, Change, Content, Effective, Identity, Intent, Layer, Op, Plan, Refusal, Undo};
+use model::{
+    About, Bdf, Before, Change, CheckId, Content, Effective, Identity, Intent, Layer, Op, Plan, Refusal, Undo,
+};
 use serde::Serialize;
 
 use crate::{Card, Holder, Inventory};
 
 /// What refuses a handover of a promised card; `--allow` takes it by this name.
 pub const PROMISED: &str = "ledger/promised";
+
+/// Its page in `thruway explain`. Planners refuse by it; no doctor's check, since a promise alone is no fault.
+pub const ABOUT: About = About {
+    id: CheckId(PROMISED),
+    layer: Layer::Host,
+    title: "no card is handed to another than whom it is promised to",
+    why: "The ledger (below /var/lib/thruway/ledger) keeps for each GPU of this node to whom it is promised: the host, a \
+          VM, containers or pods. A plan that hands the card to another is refused, and so is one for a card that was \
+          swapped or moved since, because two owners of one card end in a VM that does not start or a pod without its \
+          GPU. `thruway gpus` shows the promise; `thruway assign GPU nobody` takes it back; --allow ledger/promised \
+          goes on in spite of it, once.",
+    source: "thruway's own ledger: thruway assign --help",
+};
 
 /// What the ledger says of a card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -170,6 +170,7 @@ fn vmid(op: &Op) -> Option<String> {
 pub fn all_checks() -> Vec<About> {
     let mut all: Vec<About> = Vec::new();
     all.extend(host::CHECKS.iter().map(|check| check.about));
+    all.push(promises::ABOUT);
     all.extend(vm::CHECKS.iter().map(|check| check.about));
     all.extend(guest::CHECKS.iter().map(|check| check.about));
     all.extend(container::CHECKS.iter().map(|check| check.about));
