@@ -377,12 +377,15 @@ pub struct DemoArgs {
 #[derive(Args, Debug, Clone, Default)]
 pub struct LabArgs {
     /// A whole Debian host: GRUB, doctor, plan, apply, reboot, verify, undo, reboot; minutes, and root the first time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "nested")]
     pub full: bool,
+    /// QEMU in QEMU: the card goes to a guest of the lab's host; starts that fail are staged first
+    #[arg(long)]
+    pub nested: bool,
     /// Keep the downloaded packages and the Debian disk here; without it, thruway/lab in the user's cache
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Give up when the machine has run so long [default: 150, with --full 1800]
+    /// Give up when the machine has run so long [default: 150, with --nested 400, with --full 1800]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=7200))]
     pub limit: Option<u64>,
 }

@@ -22,7 +22,11 @@ pub fn lab(global: &Global, args: &LabArgs) -> anyhow::Result<u8> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot watch for ctrl-C")?;
     }
-    let form = if args.full { Form::Full } else { Form::Short };
+    let form = match (args.full, args.nested) {
+        (true, _) => Form::Full,
+        (false, true) => Form::Nested,
+        (false, false) => Form::Short,
+    };
     let options = Options {
         form,
         thruway: std::env::current_exe().context("cannot find this program's own file")?,

@@ -13,6 +13,7 @@ pub struct Cpio {
     bytes: Vec<u8>,
     entries: u32,
     directories: BTreeSet<String>,
+    files: BTreeSet<String>,
 }
 
 impl Cpio {
@@ -26,9 +27,15 @@ impl Cpio {
         self.directories.insert(path.to_owned());
     }
 
+    /// Whether a file is in it already.
+    pub fn has(&self, path: &str) -> bool {
+        self.files.contains(path)
+    }
+
     /// A file with these permission bits.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.parents(path);
+        self.files.insert(path.to_owned());
         self.entry(path, FILE | mode & 0o7777, (0, 0), content);
     }
 

@@ -5,8 +5,9 @@ use std::process::{Command, Output};
 
 use super::{Event, LabError};
 
-/// The package that names Debian's newest kernel.
-const META: &str = "linux-image-amd64";
+/// The packages that name Debian's newest kernel: for any machine, and the small one for virtual machines.
+pub const GENERIC: &str = "linux-image-amd64";
+pub const CLOUD: &str = "linux-image-cloud-amd64";
 
 /// A kernel laid out below the cache.
 pub struct Kernel {
@@ -43,11 +44,11 @@ fn insmod(line: &str) -> Option<&str> {
     line.strip_prefix("insmod ")?.split_whitespace().next()
 }
 
-/// Debian's kernel, from the cache or freshly downloaded.
-pub fn kernel(cache: &Path, tell: &mut dyn FnMut(Event)) -> Result<Kernel, LabError> {
-    let listed = run(Command::new("apt-cache").args(["depends", META]), "apt")?;
+/// Debian's kernel behind one of the names above, from the cache or freshly downloaded.
+pub fn kernel(meta: &str, cache: &Path, tell: &mut dyn FnMut(Event)) -> Result<Kernel, LabError> {
+    let listed = run(Command::new("apt-cache").args(["depends", meta]), "apt")?;
     let package = listed.lines().find_map(kernel_package).ok_or_else(|| {
-        LabError::Unfit(format!("apt knows no kernel behind {META} (a Debian package): run apt-get update"))
+        LabError::Unfit(format!("apt knows no kernel behind {meta} (a Debian package): run apt-get update"))
     })?;
     let release = package.trim_start_matches("linux-image-");
     let tree = unpacked(cache, package, tell, &|tree| {
@@ -143,6 +144,17 @@ fn library(line: &str) -> Option<&str> {
 
 pub fn bytes(path: &Path) -> Result<Vec<u8>, LabError> {
     std::fs::read(path).map_err(LabError::io(path.display().to_string()))
+}
+
+/// A copy of a program below this directory without its symbols, which a debug build has many of; the program itself
+/// where nothing strips. An emulated machine unpacks slowly.
+pub fn stripped(program: &Path, dir: &Path) -> PathBuf {
+    let small = dir.join("program");
+    let done = Command::new("strip").arg("-o").arg(&small).arg(program).output();
+    match done {
+        Ok(output) if output.status.success() => small,
+        _ => program.to_owned(),
+    }
 }
 
 /// A program that an ordinary user's PATH lacks.

@@ -43,7 +43,7 @@ pub enum Heard {
 /// What QEMU boots.
 pub enum Boot {
     /// A kernel with its initramfs, ended by the guest's power-off or reboot.
-    Kernel { kernel: PathBuf, initramfs: PathBuf },
+    Kernel { kernel: PathBuf, initramfs: PathBuf, memory: &'static str },
     /// A disk's own boot loader, through reboots, with a second disk for what is not Debian's. Neither is written to:
     /// what the guest writes goes to a temporary file in `scratch`.
     Disk { root: PathBuf, tools: PathBuf, scratch: PathBuf },
@@ -52,14 +52,14 @@ pub enum Boot {
 impl Boot {
     fn memory(&self) -> &'static str {
         match self {
-            Boot::Kernel { .. } => "1G",
+            Boot::Kernel { memory, .. } => memory,
             Boot::Disk { .. } => "2G",
         }
     }
 
     fn arguments(&self, command: &mut Command) {
         match self {
-            Boot::Kernel { kernel, initramfs } => {
+            Boot::Kernel { kernel, initramfs, .. } => {
                 command.arg("-no-reboot").arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
                 // On a busy machine the emulated timer is late, and the kernel's early check of it would end in a panic.
                 command.args(["-append", "console=ttyS0 intel_iommu=on no_timer_check panic=-1 quiet"]);

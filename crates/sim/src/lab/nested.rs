@@ -1,0 +1,87 @@
+//! The nested lab: the host gives the card to a guest of its own, QEMU in QEMU, and takes it back. Before that, what
+//! can go wrong at a guest's start is staged, and QEMU's own words for it are looked at.
+
+use std::path::Path;
+
+use super::cpio::Cpio;
+use super::qemu::Boot;
+use super::{Event, LabError, Options, image, parts};
+
+/// What the host runs.
+const SCRIPT: &str = concat!(include_str!("head.sh"), include_str!("nested.sh"));
+/// What the guest's guest runs.
+const GUEST: &str = include_str!("inner.sh");
+
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+/// What QEMU loads beside its libraries: the emulator's core, firmware, and the pieces with which it boots a kernel.
+const FILES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so",
+    "/usr/share/seabios/bios-256k.bin",
+    "/usr/share/qemu/kvmvapic.bin",
+    "/usr/share/qemu/linuxboot_dma.bin",
+    "/usr/share/qemu/pvh.bin",
+];
+
+/// Every step of the script, in order: its id and what it shows.
+pub const STEPS: &[(&str, &str)] = &[
+    ("boot", "the kernel boots with an IOMMU"),
+    ("card", "the card is on the PCI bus"),
+    ("group", "its two functions share one IOMMU group and nobody else does"),
+    ("audio", "a sound driver holds the audio function"),
+    ("no-node", "QEMU finds no node of the group while its own driver has the card"),
+    ("not-viable", "QEMU finds the group not viable while a sound driver has a part of it"),
+    ("bind", "thruway host bind gives the card to vfio-pci, whole"),
+    ("no-memory", "QEMU cannot pin a guest's memory beyond the user's limit"),
+    ("started", "QEMU starts a guest with both functions"),
+    ("held-by-vm", "thruway says that a VM has the card"),
+    ("busy", "a second QEMU finds the group busy"),
+    ("guest-boots", "the guest's kernel boots"),
+    ("guest-gpu", "the guest's thruway names the GPU"),
+    ("guest-audio", "and its audio function"),
+    ("unbind", "thruway host unbind takes the card back"),
+    ("drivers-back", "both functions have the drivers that they had"),
+];
+
+/// The host's kernel release and what QEMU boots.
+pub fn prepare(options: &Options, dir: &Path, tell: &mut dyn FnMut(Event)) -> Result<(String, Boot), LabError> {
+    let kernel = parts::kernel(parts::GENERIC, &options.cache, tell)?;
+    let inner = parts::kernel(parts::CLOUD, &options.cache, tell)?;
+    let busybox = parts::busybox(&options.cache, tell)?;
+    let thruway = parts::stripped(&options.thruway, dir);
+    tell(Event::Preparing("packing QEMU, and a guest for it, into the initramfs".into()));
+    let mut guest = Cpio::default();
+    for dir in ["/proc", "/sys", "/tmp", "/etc", "/var/lib", "/run"] {
+        guest.directory(dir);
+    }
+    guest.character_device("/dev/console", 5, 1);
+    guest.file("/init", 0o755, GUEST.as_bytes());
+    guest.file("/bin/busybox", 0o755, &busybox);
+    image::program(&mut guest, "/bin/thruway", &thruway)?;
+
+    let mut host = image::host(&kernel, &busybox, &thruway, SCRIPT)?;
+    // At its own place: it looks for its firmware and modules from there.
+    image::program(&mut host, QEMU, Path::new(QEMU))?;
+    for file in FILES {
+        let content = std::fs::read(file)
+            .map_err(|_| LabError::Missing { what: (*file).to_owned(), package: "qemu-system-x86" })?;
+        host.file(file, 0o644, &content);
+    }
+    host.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n");
+    host.file("/guest/vmlinuz", 0o644, &parts::bytes(&inner.image)?);
+    host.file("/guest/initramfs", 0o644, &guest.finish());
+    let initramfs = dir.join("initramfs.cpio");
+    std::fs::write(&initramfs, host.finish()).map_err(LabError::io(initramfs.display().to_string()))?;
+    Ok((kernel.release, Boot::Kernel { kernel: kernel.image, initramfs, memory: "3G" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_says_every_step() {
+        for (id, _) in STEPS {
+            assert!(SCRIPT.contains(&format!("judge {id} ")), "{id} is in no line of the script");
+        }
+    }
+}

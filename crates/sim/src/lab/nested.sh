@@ -1,0 +1,83 @@
+# The nested form: what fails at a guest's start, then a guest with the card.
+
+export PATH=/bin:/usr/bin
+
+# start NAME DEVICES...: QEMU with these devices, stopped before its guest's first instruction; its words in /NAME.
+start() {
+    name=$1
+    shift
+    timeout 60 qemu-system-x86_64 -accel tcg -M q35 -nodefaults -no-reboot -m 256 -display none -S \
+        -device pcie-root-port,id=rp1,slot=1 "$@" </dev/null >"/$name" 2>&1
+    status=$?
+    sed 's/^/LAB> /' "/$name"
+}
+first="-device vfio-pci,host=$gpu,bus=rp1,addr=0.0,multifunction=on,rombar=0"
+second="-device vfio-pci,host=$audio,bus=rp1,addr=0.1"
+# said NAME WORDS: QEMU ended with an error, by itself, and with these words.
+said() { [ "$status" = 1 ] && grep -q "$2" "/$1"; }
+words() { tail -n 1 "/$1"; }
+
+echo "LAB~ starts that must fail"
+start nonode $first
+judge no-node "$(words nonode)" said nonode "failed to open /dev/vfio/"
+
+echo vfio-pci >"$pci/$gpu/driver_override"
+echo "$gpu" >/sys/bus/pci/drivers_probe
+start unviable $first
+judge not-viable "$(grep -h viable /unviable)" said unviable "is not viable"
+echo "$gpu" >"$pci/$gpu/driver/unbind"
+echo >"$pci/$gpu/driver_override"
+echo "$gpu" >/sys/bus/pci/drivers_probe
+
+hand bind bind "$gpu" --yes
+both() { [ "$status $(driver "$gpu") $(driver "$audio")" = "0 vfio-pci vfio-pci" ]; }
+judge bind "$gpu: driver $(driver "$gpu"), $audio: driver $(driver "$audio")" both
+
+# Root is held to no limit.
+chmod 666 "/dev/vfio/$group" /dev/vfio/vfio
+: >/nomemory
+chmod 666 /nomemory
+su -s /bin/sh user -c "ulimit -l 64; exec timeout 60 qemu-system-x86_64 -accel tcg -M q35 -nodefaults -m 256 \
+    -display none -S -device pcie-root-port,id=rp1,slot=1 $first $second </dev/null >/nomemory 2>&1"
+status=$?
+sed 's/^/LAB> /' /nomemory
+judge no-memory "$(grep -h dma_map /nomemory | tail -n 1)" said nomemory "Cannot allocate memory"
+
+echo "LAB~ a guest with the card"
+qemu-system-x86_64 -accel tcg -M q35 -nodefaults -no-reboot -m 512 -display none -serial stdio \
+    -kernel /guest/vmlinuz -initrd /guest/initramfs \
+    -append "console=ttyS0 earlyprintk=ttyS0 panic=-1 no_timer_check mitigations=off" \
+    -device pcie-root-port,id=rp1,slot=1 $first $second </dev/null >/guest.log 2>&1 &
+vm=$!
+tries=0
+has_group() { ls -l "/proc/$vm/fd" 2>/dev/null | grep -q "/dev/vfio/$group$"; }
+until has_group || [ "$tries" -ge 60 ]; do
+    sleep 1
+    tries=$((tries + 1))
+done
+judge started "process $vm has /dev/vfio/$group open" has_group
+look running
+judge held-by-vm "$(grep -h 'held by' /running | tr -s ' ')" grep -q 'held by *VM' /running
+start busy $first
+judge busy "$(words busy)" said busy "Device or resource busy"
+
+echo "LAB~ the guest boots"
+tries=0
+while kill -0 "$vm" 2>/dev/null && [ "$tries" -lt 240 ]; do
+    sleep 1
+    tries=$((tries + 1))
+    [ $((tries % 20)) = 0 ] && echo "LAB~ the guest boots, for $tries s now: $(tail -n 1 /guest.log | tr -d '\r')"
+done
+kill "$vm" 2>/dev/null
+wait "$vm"
+sed 's/^/LAB> guest: /' /guest.log
+inner=$(grep -h -o 'INNER: .*' /guest.log | tr -d '\r' | head -n 1)
+judge guest-boots "${inner:-no word of the guest}" grep -q 'INNER: Linux' /guest.log
+judge guest-gpu "$(grep -h -m 1 '10de:1d01' /guest.log | tr -d '\r')" grep -q 'INNER>.*10de:1d01' /guest.log
+judge guest-audio "$(grep -h -m 1 '10de:0fb8' /guest.log | tr -d '\r')" grep -q 'INNER>.*10de:0fb8' /guest.log
+
+hand unbind unbind "$gpu" --yes
+judge unbind "thruway host unbind: exit status $status" [ "$status" = 0 ]
+as_before() { [ "$(driver "$gpu") $(driver "$audio")" = "$gpu_was $audio_was" ]; }
+judge drivers-back "$gpu: driver $(driver "$gpu"), $audio: driver $(driver "$audio")" as_before
+finish
