@@ -96,11 +96,19 @@ pub enum Command {
         #[arg(long)]
         no_redact: bool,
     },
-    /// Explain a check: why it matters, what people see, what to do
+    /// Explain a check, or the known errors in a log: thruway explain < any.log
+    #[command(
+        long_about = "Explain a check: why it matters, what people see, what to do. Or, with a log on standard input or by \
+                      --log, the error texts in it that thruway knows: what happened, the line, the fix, and which check \
+                      confirms it.\n\nExit status for a log: 0 something known was found, 1 nothing known, 2 could not read."
+    )]
     Explain {
-        /// The check, e.g. host/group-shared; none: list all
+        /// The check, e.g. host/group-shared; none: list all, or explain what is on standard input
         #[arg(value_name = "ID")]
         id: Option<String>,
+        /// A log: of QEMU, libvirt, a Proxmox VE task, the kernel, docker, kubelet, ffmpeg; - is standard input
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "markdown"])]
+        log: Option<PathBuf>,
         /// The page of every check as Markdown (docs/checks.md)
         #[arg(long, hide = true)]
         markdown: bool,

@@ -11,6 +11,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod explain;
+mod explain_log;
 mod gpus;
 mod guard;
 mod lab;
@@ -79,7 +80,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Log => change::log(global),
         Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
-        Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
+        Command::Explain { log: Some(path), .. } => {
+            explain_log::explain(global, &path.display().to_string(), &explain_log::file(&path)?)
+        }
+        Command::Explain { id, markdown, .. } => explain::explain(global, id.as_deref(), markdown),
         Command::Demo(args) => demo::demo(global, &args),
         Command::Lab(args) => lab::lab(global, &args),
         Command::Host { verb: HostVerb::Common(verb) } => floor(global, Layer::Host, verb),

@@ -11,7 +11,7 @@ const ROOMS: &[&[&str]] = &[
     &["machine"],
     &["journal"],
     &["gpu"],
-    &["cdi"],
+    &["cdi", "decode"],
     &["host", "vm", "guest", "container", "kube", "app"],
     &["sim", "watch"],
     &["thruway"],
