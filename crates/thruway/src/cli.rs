@@ -125,7 +125,7 @@ pub enum Command {
     /// The VM floor: Proxmox VE, libvirt, QEMU
     Vm {
         #[command(subcommand)]
-        verb: Verb,
+        verb: VmVerb,
     },
     /// The guest floor: the driver
     Guest {
@@ -189,6 +189,21 @@ pub enum HostVerb {
     Bind(BindArgs),
     /// Give a card back to the driver that had it before, now
     Unbind(UnbindArgs),
+}
+
+/// The VM floor's verbs: those of every floor, and its own.
+#[derive(Subcommand, Debug)]
+pub enum VmVerb {
+    #[command(flatten)]
+    Common(Verb),
+    /// List the VMs of this machine: state, cards, start with the host, machine type and firmware
+    List,
+    /// Say what would fail before a VM starts; after a failed start, explain its logs
+    Check {
+        /// The VM: Proxmox VE's number, or a name
+        #[arg(value_name = "VM")]
+        vm: String,
+    },
 }
 
 #[derive(Args, Debug, Clone)]

@@ -307,7 +307,7 @@ fn troubles(floors: &[FloorReport], test: fn(&Verdict) -> bool) -> impl Iterator
     })
 }
 
-fn trouble_lines(page: &mut Page, mark: &str, tone: Tone, finding: &Finding, trouble: &Trouble) {
+pub fn trouble_lines(page: &mut Page, mark: &str, tone: Tone, finding: &Finding, trouble: &Trouble) {
     const COLUMN: usize = 6;
     page.gap();
     page.hang(0, mark, 2, tone, &trouble.says);

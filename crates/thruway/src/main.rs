@@ -19,6 +19,7 @@ mod paint;
 mod plans;
 mod record;
 mod target;
+mod vms;
 mod way;
 
 use std::io::Write as _;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb};
+use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -89,7 +90,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Host { verb: HostVerb::Common(verb) } => floor(global, Layer::Host, verb),
         Command::Host { verb: HostVerb::Bind(args) } => bind::bind(global, &args),
         Command::Host { verb: HostVerb::Unbind(args) } => bind::unbind(global, &args),
-        Command::Vm { verb } => floor(global, Layer::Vm, verb),
+        Command::Vm { verb: VmVerb::Common(verb) } => floor(global, Layer::Vm, verb),
+        Command::Vm { verb: VmVerb::List } => vms::list(global),
+        Command::Vm { verb: VmVerb::Check { vm } } => vms::check(global, &vm),
         Command::Guest { verb } => floor(global, Layer::Guest, verb),
         Command::Container { verb } => floor(global, Layer::Container, verb),
         Command::Kube { verb } => floor(global, Layer::Cluster, verb),
