@@ -24,6 +24,38 @@ impl PveHands {
         PveHands { client, below, tell, nodes: RefCell::default(), permissions: RefCell::default() }
     }
 
+    /// What the API will refuse of a change, before it is tried: no VM of this number, a privilege that is missing, a
+    /// raw address by a token. Where a mapping of the cluster describes the address, it is named.
+    pub fn ahead(&self, vmid: u32, set: &[(String, String)], delete: &[String]) -> Result<(), Error> {
+        let node = self.node(vmid)?;
+        match self.allowed(vmid, set, delete) {
+            Err(Error::NotAllowed { says, instead }) => {
+                let instead = self.mapped(&node, set).map_or(instead, |mapping| {
+                    format!("{mapping}; it needs Mapping.Use on the mapping and VM.Config.HWType on the VM")
+                });
+                Err(Error::NotAllowed { says, instead })
+            }
+            other => other,
+        }
+    }
+
+    /// A mapping of this node that describes the address of a hostpci line, and the line with it.
+    fn mapped(&self, node: &str, set: &[(String, String)]) -> Option<String> {
+        let raw = |value: &str| !value.split(',').any(|part| part.starts_with("mapping="));
+        let (key, value) = set.iter().find(|(key, value)| key.starts_with("hostpci") && raw(value))?;
+        let (address, options) = value.split_once(',').map_or((value.as_str(), ""), |(address, rest)| (address, rest));
+        let address = address.strip_prefix("host=").unwrap_or(address);
+        let here = |map: &String| {
+            let has =
+                |name: &str, wanted: &str| map.split(',').any(|part| part.split_once('=') == Some((name, wanted)));
+            has("node", node) && has("path", address)
+        };
+        let known = self.client.mappings().ok()?;
+        let (id, _) = known.into_iter().find(|(_, maps)| maps.iter().any(here))?;
+        let options = if options.is_empty() { String::new() } else { format!(",{options}") };
+        Some(format!("the mapping {id} is this card: set {key} to mapping={id}{options}"))
+    }
+
     fn node(&self, vmid: u32) -> Result<String, Error> {
         if let Some(node) = self.nodes.borrow().get(&vmid) {
             return Ok(node.clone());

@@ -31,7 +31,7 @@ pub enum Error {
     #[error("{what}: the answer is not what the API's description has: {says}")]
     Answer { what: String, says: String },
     /// Known before anything was tried.
-    #[error("{says}")]
+    #[error("{says}. Way out: {instead}")]
     NotAllowed { says: String, instead: String },
     #[error("the task {upid} failed: {status}{explained}")]
     Task { upid: String, status: String, explained: String },

@@ -163,6 +163,9 @@ fn a_raw_address_by_token_is_refused_before_it_is_tried() {
         let error = hands.act(&op(&[("hostpci0", "0000:26:00,pcie=1")], "", &[])).expect_err("refused").to_string();
         assert!(error.contains("only root@pam itself") && error.contains("mapping"), "{error}");
     }
+    let (hands, _) = world.hands(world.ours());
+    let ahead = hands.ahead(100, &pairs(&[("hostpci0", "0000:26:00,pcie=1")]), &[]).expect_err("refused").to_string();
+    assert!(ahead.contains("set hostpci0 to mapping=gpu0,pcie=1"), "{ahead}");
     assert!(!world.server.calls().iter().any(|call| call.starts_with("POST")), "{:?}", world.server.calls());
     // The server refuses the same, in the real one's words.
     let error = world.ours().set("pve", 100, &pairs(&[("hostpci0", "0000:26:00")]), &[], None).expect_err("refused");

@@ -45,9 +45,33 @@ pub struct Global {
     /// When to use colour
     #[arg(long, value_enum, default_value_t, global = true, help_heading = "Output")]
     pub color: Color,
+    #[command(flatten)]
+    pub pve: PveArgs,
     /// What the reports call the machine, where a scene gave it a name.
     #[arg(skip)]
     pub label: Option<String>,
+}
+
+/// Proxmox VE's API in place of `qm`.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Proxmox VE's API")]
+pub struct PveArgs {
+    /// Change VMs by this node's API in place of qm, e.g. https://localhost:8006. The login is an API token
+    /// (--pve-token-file or THRUWAY_PVE_TOKEN), or --pve-user with THRUWAY_PVE_PASSWORD
+    #[arg(id = "pve", long = "pve", value_name = "URL", global = true, hide_short_help = true)]
+    pub url: Option<String>,
+    /// A file that holds USER@REALM!NAME=SECRET
+    #[arg(id = "pve_token_file", long = "pve-token-file", value_name = "FILE", global = true, hide_short_help = true)]
+    pub token_file: Option<PathBuf>,
+    /// Log in as this user: root@pam alone may give a raw PCI address
+    #[arg(id = "pve_user", long = "pve-user", value_name = "USER@REALM", global = true, hide_short_help = true)]
+    pub user: Option<String>,
+    /// Believe this certificate alone, by its SHA-256 fingerprint (pvenode cert info)
+    #[arg(id = "pve_fingerprint", long = "pve-fingerprint", value_name = "HEX", global = true, hide_short_help = true)]
+    pub fingerprint: Option<String>,
+    /// Believe certificates signed by this CA; without it the cluster's own, or this machine's list
+    #[arg(id = "pve_ca", long = "pve-ca", value_name = "FILE", global = true, hide_short_help = true)]
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod guard;
 mod lab;
 mod paint;
 mod plans;
+mod pve_api;
 mod record;
 mod target;
 mod vms;
