@@ -18,7 +18,7 @@ fn built() -> (Scratch, Server) {
     let scratch = Scratch::temporary().expect("a directory");
     sim::build_named("seed-host", &scratch).expect("the box");
     let (name, secret) = TOKEN.split_once('=').expect("a token");
-    let all = ["VM.Audit", "VM.Config.CPU", "VM.Config.HWType"].map(str::to_owned).to_vec();
+    let all = ["VM.Audit", "VM.Config.CPU", "VM.Config.HWType", "VM.PowerMgmt"].map(str::to_owned).to_vec();
     let may = BTreeMap::from([("/vms/100".to_owned(), all)]);
     let account = Account { name: name.into(), secret: secret.into(), may };
     let server = Server::start(scratch.path(), vec![account]).expect("the server");
@@ -96,6 +96,23 @@ fn what_the_api_would_refuse_is_said_before_anything_is_changed() {
     assert!(text.contains("only root@pam itself") && text.contains("mapping"), "{text}");
     assert_eq!(conf(scratch.path()), before);
     assert!(!scratch.path().join("var/lib/thruway").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_start_that_failed_by_the_api_is_explained_by_vm_check() {
+    let (scratch, server) = built();
+    let path = scratch.path().join("etc/pve/nodes/pve/qemu-server/100.conf");
+    std::fs::write(&path, conf(scratch.path()) + "hostpci0: 0000:99:00\n").expect("written");
+    let trust = pve::Trust::pin(FINGERPRINT).expect("a pin");
+    let login = pve::Login::token(TOKEN).expect("a token");
+    let client = pve::Client::new(&server.url(), login, &trust).expect("a client");
+    let upid = client.start("pve", 100).expect("a task");
+    let error = client.wait(&upid).expect_err("the card is not there").to_string();
+    assert!(error.contains("vm/card-gone"), "{error}");
+    let check = common::on(scratch.path(), &["vm", "check", "100"]);
+    assert_eq!(check.status.code(), Some(1));
+    let text = stdout(&check);
+    assert!(text.contains("The last start") && text.contains("pve/no-pci-device"), "{text}");
 }
 
 #[test]
