@@ -27,6 +27,9 @@ pub struct Entry {
     pub seen: Vec<String>,
     #[serde(default)]
     pub weak: bool,
+    /// `text`, ready to be looked for.
+    #[serde(skip)]
+    parts: Vec<Vec<String>>,
 }
 
 /// `errors.toml` is not what it should be: thruway was built wrongly.
@@ -45,7 +48,11 @@ pub fn table() -> Result<&'static [Entry], TableError> {
     static ROWS: OnceLock<Result<Vec<Entry>, TableError>> = OnceLock::new();
     let rows = ROWS.get_or_init(|| {
         let table: Result<Table, _> = toml::from_str(include_str!("../errors.toml"));
-        table.map(|table| table.error).map_err(|error| TableError(error.to_string()))
+        let ready = |mut row: Entry| {
+            row.parts = row.text.iter().map(|text| pattern::parts(text)).collect();
+            row
+        };
+        table.map(|table| table.error.into_iter().map(ready).collect()).map_err(|error| TableError(error.to_string()))
     });
     rows.as_deref().map_err(Clone::clone)
 }
@@ -53,7 +60,7 @@ pub fn table() -> Result<&'static [Entry], TableError> {
 impl Entry {
     /// What the stars stand for, where one of the alternatives is in the line.
     pub(crate) fn matches(&self, line: &str, folded: &str) -> Option<Vec<String>> {
-        self.text.iter().find_map(|text| pattern::find(text, line, folded))
+        self.parts.iter().find_map(|parts| pattern::find(parts, line, folded))
     }
 
     pub(crate) fn explain(&self, line: usize, text: &str, words: &[String]) -> Explained {
