@@ -270,7 +270,7 @@ fn sysfs(tree: &Tree, path: &str, value: &str) -> Result<(), HandError> {
 }
 
 /// `qm set VMID --key value … --delete keys`, on the current part of the VM's file.
-fn qm_set(tree: &Tree, vmid: u32, set: &[(String, String)], delete: &[String]) -> Result<(), HandError> {
+pub(crate) fn qm_set(tree: &Tree, vmid: u32, set: &[(String, String)], delete: &[String]) -> Result<(), HandError> {
     let command = format!("qm set {vmid}");
     let path = format!("/etc/pve/qemu-server/{vmid}.conf");
     let Some(text) = tree.root.text(&path).is() else {

@@ -12,6 +12,7 @@ pub mod lab;
 mod lay;
 mod pci;
 pub mod physics;
+pub mod pve;
 mod tree;
 
 pub use boxes::{Box, BoxError};

@@ -13,6 +13,7 @@ use crate::bind;
 use crate::cli::{ApplyArgs, Global, PlanArgs, UndoArgs, WishArgs};
 use crate::paint::{Page, Tone, paint};
 use crate::plans;
+use crate::pve_api;
 use crate::target::Target;
 use crate::way::Way;
 use crate::{BLIND, DONE, FOUND, say, warn};
@@ -105,11 +106,11 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
     }
     let path = target.path()?;
     live_only(plan, target)?;
+    let hands = pve_api::hands(global, target.hands_within(go.limit)?, Some(plan))?;
     if !agreed(go.yes, "Carry this out?")? {
         warn("Nothing was changed.")?;
         return Ok(DONE);
     }
-    let hands = target.hands_within(go.limit)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     recover(&mut journal)?;
     // Again, now that nobody else can change anything: while the question stood, or by the recovery just now, the
@@ -310,7 +311,7 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
 pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {
     let target = Target::open(global)?;
     let path = target.path()?;
-    let hands = target.hands()?;
+    let hands = pve_api::hands(global, target.hands()?, None)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     if !args.dry_run {
         recover(&mut journal)?;

@@ -45,9 +45,33 @@ pub struct Global {
     /// When to use colour
     #[arg(long, value_enum, default_value_t, global = true, help_heading = "Output")]
     pub color: Color,
+    #[command(flatten)]
+    pub pve: PveArgs,
     /// What the reports call the machine, where a scene gave it a name.
     #[arg(skip)]
     pub label: Option<String>,
+}
+
+/// Proxmox VE's API in place of `qm`.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Proxmox VE's API")]
+pub struct PveArgs {
+    /// Change VMs by this node's API in place of qm, e.g. https://localhost:8006. The login is an API token
+    /// (--pve-token-file or THRUWAY_PVE_TOKEN), or --pve-user with THRUWAY_PVE_PASSWORD
+    #[arg(id = "pve", long = "pve", value_name = "URL", global = true, hide_short_help = true)]
+    pub url: Option<String>,
+    /// A file that holds USER@REALM!NAME=SECRET
+    #[arg(id = "pve_token_file", long = "pve-token-file", value_name = "FILE", global = true, hide_short_help = true)]
+    pub token_file: Option<PathBuf>,
+    /// Log in as this user: root@pam alone may give a raw PCI address
+    #[arg(id = "pve_user", long = "pve-user", value_name = "USER@REALM", global = true, hide_short_help = true)]
+    pub user: Option<String>,
+    /// Believe this certificate alone, by its SHA-256 fingerprint (pvenode cert info)
+    #[arg(id = "pve_fingerprint", long = "pve-fingerprint", value_name = "HEX", global = true, hide_short_help = true)]
+    pub fingerprint: Option<String>,
+    /// Believe certificates signed by this CA; without it the cluster's own, or this machine's list
+    #[arg(id = "pve_ca", long = "pve-ca", value_name = "FILE", global = true, hide_short_help = true)]
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,11 +120,19 @@ pub enum Command {
         #[arg(long)]
         no_redact: bool,
     },
-    /// Explain a check: why it matters, what people see, what to do
+    /// Explain a check, or the known errors in a log: thruway explain < any.log
+    #[command(
+        long_about = "Explain a check: why it matters, what people see, what to do. Or, with a log on standard input or by \
+                      --log, the error texts in it that thruway knows: what happened, the line, the fix, and which check \
+                      confirms it.\n\nExit status for a log: 0 something known was found, 1 nothing known, 2 could not read."
+    )]
     Explain {
-        /// The check, e.g. host/group-shared; none: list all
+        /// The check, e.g. host/group-shared; none: list all, or explain what is on standard input
         #[arg(value_name = "ID")]
         id: Option<String>,
+        /// A log: of QEMU, libvirt, a Proxmox VE task, the kernel, docker, kubelet, ffmpeg; - is standard input
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "markdown"])]
+        log: Option<PathBuf>,
         /// The page of every check as Markdown (docs/checks.md)
         #[arg(long, hide = true)]
         markdown: bool,
@@ -117,7 +149,7 @@ pub enum Command {
     /// The VM floor: Proxmox VE, libvirt, QEMU
     Vm {
         #[command(subcommand)]
-        verb: Verb,
+        verb: VmVerb,
     },
     /// The guest floor: the driver
     Guest {
@@ -185,6 +217,21 @@ pub enum HostVerb {
     Bind(BindArgs),
     /// Give a card back to the driver that had it before, now
     Unbind(UnbindArgs),
+}
+
+/// The VM floor's verbs: those of every floor, and its own.
+#[derive(Subcommand, Debug)]
+pub enum VmVerb {
+    #[command(flatten)]
+    Common(Verb),
+    /// List the VMs of this machine: state, cards, start with the host, machine type and firmware
+    List,
+    /// Say what would fail before a VM starts; after a failed start, explain its logs
+    Check {
+        /// The VM: Proxmox VE's number, or a name
+        #[arg(value_name = "VM")]
+        vm: String,
+    },
 }
 
 #[derive(Args, Debug, Clone)]

@@ -6,7 +6,7 @@ use model::{About, Layer};
 use crate::cli::Global;
 use crate::paint::{Page, Tone, paint};
 use crate::way::all_checks;
-use crate::{DONE, say};
+use crate::{DONE, explain_log, say};
 
 pub fn explain(global: &Global, id: Option<&str>, markdown: bool) -> anyhow::Result<u8> {
     let checks = all_checks();
@@ -14,7 +14,10 @@ pub fn explain(global: &Global, id: Option<&str>, markdown: bool) -> anyhow::Res
         return say(&pages(&checks)).map(|()| DONE);
     }
     let Some(id) = id else {
-        return list(global, &checks);
+        return match explain_log::piped()? {
+            Some(log) => explain_log::explain(global, "standard input", &log),
+            None => list(global, &checks),
+        };
     };
     let Some(about) = checks.iter().find(|about| about.id.0 == id) else {
         let name = id.rsplit('/').next().unwrap_or(id);

@@ -12,14 +12,17 @@ mod cli;
 mod demo;
 mod doctor;
 mod explain;
+mod explain_log;
 mod gpus;
 mod guard;
 mod lab;
 mod paint;
 mod plans;
+mod pve_api;
 mod record;
 mod status;
 mod target;
+mod vms;
 mod way;
 
 use std::io::Write as _;
@@ -28,7 +31,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb};
+use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -81,14 +84,19 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Log => change::log(global),
         Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
-        Command::Explain { id, markdown } => explain::explain(global, id.as_deref(), markdown),
+        Command::Explain { log: Some(path), .. } => {
+            explain_log::explain(global, &path.display().to_string(), &explain_log::file(&path)?)
+        }
+        Command::Explain { id, markdown, .. } => explain::explain(global, id.as_deref(), markdown),
         Command::Demo(args) => demo::demo(global, &args),
         Command::Lab(args) => lab::lab(global, &args),
         Command::Host { verb: HostVerb::Common(verb) } => floor(global, Layer::Host, verb),
         Command::Host { verb: HostVerb::Audit } => audit::audit(global),
         Command::Host { verb: HostVerb::Bind(args) } => bind::bind(global, &args),
         Command::Host { verb: HostVerb::Unbind(args) } => bind::unbind(global, &args),
-        Command::Vm { verb } => floor(global, Layer::Vm, verb),
+        Command::Vm { verb: VmVerb::Common(verb) } => floor(global, Layer::Vm, verb),
+        Command::Vm { verb: VmVerb::List } => vms::list(global),
+        Command::Vm { verb: VmVerb::Check { vm } } => vms::check(global, &vm),
         Command::Guest { verb } => floor(global, Layer::Guest, verb),
         Command::Container { verb } => floor(global, Layer::Container, verb),
         Command::Kube { verb } => floor(global, Layer::Cluster, verb),

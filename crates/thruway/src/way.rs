@@ -20,6 +20,30 @@ pub struct Way {
     app: app::Facts,
 }
 
+/// The host's checks that decide whether a VM with a card starts, and what the host loses by it.
+const BEFORE_START: &[&str] = &[
+    "host/iommu-firmware-off",
+    "host/iommu-kernel-off",
+    "host/intremap-missing",
+    "host/rmrr-ineligible",
+    "host/group-shared",
+    "host/network-lost",
+    "host/disk-lost",
+    "host/console-lost",
+    "host/iommu-address-width",
+    "host/bar-unassigned",
+    "host/noiommu",
+    "host/card-asleep-dead",
+    "host/reset-bug",
+    "host/vgpu-mode",
+    "host/driver-owns-card",
+    "host/override-blocks",
+    "host/in-use",
+    "host/bootfb-holds-bar",
+    "host/reset-none",
+    "host/address-drift",
+];
+
 /// Calls `$verb!(floor_crate, floor_facts)` for the floor of a layer: the one place that pairs them.
 macro_rules! on_floor {
     ($way:expr, $layer:expr, |$floor:ident, $facts:ident| $body:expr) => {
@@ -70,6 +94,24 @@ impl Way {
 
     pub fn findings(&self, layer: Layer) -> Vec<Finding> {
         on_floor!(self, layer, |floor, facts| run_all(floor::CHECKS, facts))
+    }
+
+    /// What the VM floor knows.
+    pub fn vms(&self) -> &vm::Facts {
+        &self.vm
+    }
+
+    /// What the host and the VM floor say of one VM and its cards, before its start.
+    pub fn before_start(&self, vm: &vm::Vm) -> Vec<Finding> {
+        let mut host = self.host.clone();
+        let source = vm.source(vm.given.first().and_then(|given| given.line));
+        let want =
+            |bdf| host::Want { bdf, why: format!("{} names it", vm.title()), source: source.clone(), inferred: false };
+        host.wanted = self.vm.cards_of(vm).iter().map(|card| want(card.identity.bdf)).collect();
+        let asked = |finding: &Finding| BEFORE_START.contains(&finding.about.id.0);
+        let mut findings: Vec<Finding> = run_all(host::CHECKS, &host).into_iter().filter(asked).collect();
+        findings.extend(vm::findings_of(&self.vm, vm));
+        findings
     }
 
     /// The plans of these floors, joined in the order of the way. A floor that changes nothing adds its notes only, so

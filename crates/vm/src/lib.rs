@@ -5,14 +5,18 @@
 
 mod checks;
 mod facts;
+mod last_start;
 mod observe;
+mod one;
 mod plan;
 mod presence;
 mod verify;
 
 pub use checks::CHECKS;
 pub use facts::{Efidisk, Facts, Given, HostMemory, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm, VmKind};
+pub use last_start::{Ended, LastStart, Upid, last_start};
 pub use observe::observe;
+pub use one::findings_of;
 pub use plan::plan;
 pub use presence::presence;
 pub use verify::verify;

@@ -1,0 +1,94 @@
+//! As much of HTTP/1.1 as the API needs; what is too long or no HTTP ends the connection.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use serde_json::Value;
+
+const HEAD: usize = 16 << 10;
+const BODY: usize = 1 << 20;
+
+pub(super) struct Request {
+    pub method: String,
+    /// Without /api2/json and the query.
+    pub path: String,
+    pub headers: BTreeMap<String, String>,
+    /// The query's and the form's parameters.
+    pub params: Vec<(String, String)>,
+}
+
+pub(super) struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The next request; none where the client went away.
+pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Request>> {
+    let mut head = Vec::new();
+    let mut byte = [0u8; 1];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+        if head.len() > HEAD {
+            return Err(bad("the head is too long"));
+        }
+    }
+    let head = String::from_utf8(head).map_err(|_| bad("the head is no text"))?;
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let (method, target) = (first.next().unwrap_or_default().to_owned(), first.next().unwrap_or_default());
+    let headers: BTreeMap<String, String> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length = headers.get("content-length").map_or(Ok(0), |text| text.parse::<usize>());
+    let length = length.ok().filter(|length| *length <= BODY).ok_or_else(|| bad("the body's length"))?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = path.strip_prefix("/api2/json").ok_or_else(|| bad("not below /api2/json"))?;
+    let mut params = form(query);
+    params.extend(form(&String::from_utf8_lossy(&body)));
+    Ok(Some(Request { method, path: decoded(path), headers, params }))
+}
+
+pub(super) fn write(stream: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    let body = answer.body.to_string();
+    let head = format!(
+        "HTTP/1.1 {} simulated\r\nContent-Type: application/json;charset=UTF-8\r\nServer: pve-api-daemon/3.0 (simulated)\r\n\
+         Content-Length: {}\r\n\r\n",
+        answer.status,
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
+    stream.flush()
+}
+
+fn form(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decoded(k), decoded(v))).collect()
+}
+
+fn decoded(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digits = [bytes.next().unwrap_or(b'0'), bytes.next().unwrap_or(b'0')];
+                let value = std::str::from_utf8(&digits).ok().and_then(|text| u8::from_str_radix(text, 16).ok());
+                out.push(value.unwrap_or(b'?'));
+            }
+            other => out.push(other),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
