@@ -54,6 +54,16 @@ pub struct Domain {
     pub kvm_hidden: bool,
     /// `<memballoon model='…'>`.
     pub balloon: Option<String>,
+    /// `<memtune><hard_limit>`, MiB, rounded down: what QEMU may lock where it is set.
+    pub hard_limit_mib: Option<u64>,
+    /// `<memoryBacking><hugepages>`: the size in KiB of its first page, 0 where none is named (the host's default).
+    pub hugepages_kib: Option<u64>,
+    /// `<numatune><memory nodeset='…'>`.
+    pub nodeset: Option<String>,
+    /// `<cpu><maxphysaddr limit='…'>`, or its `bits` with mode='emulate'.
+    pub phys_bits: Option<u32>,
+    /// `<iommu model='…'>` among the devices.
+    pub viommu: Option<String>,
     pub hostdevs: Vec<HostDev>,
     /// `<controller type='pci'>`: index and model.
     pub pci: Vec<(u32, String)>,
@@ -78,6 +88,8 @@ pub struct HostDev {
     /// bus, slot, function in the guest.
     pub guest: Option<(u32, u32, u32)>,
     pub multifunction: bool,
+    /// `<rom file='…'>`.
+    pub romfile: Option<String>,
     /// 1-based.
     pub line: u32,
     span: Range<usize>,
@@ -146,6 +158,7 @@ impl Domain {
                 managed: one.attribute("managed") == Some("yes"),
                 guest: at.map(|(bus, slot, function, _)| (bus, slot, function)),
                 multifunction: at.is_some_and(|(_, _, _, multi)| multi),
+                romfile: one.child("rom").and_then(|rom| rom.attribute("file")).map(str::to_owned),
                 line: line_at(text, one.span.start),
                 span: one.span.clone(),
             })
@@ -158,10 +171,21 @@ impl Domain {
         let used = all.clone().filter_map(|one| guest(one).map(|(bus, slot, _, _)| (bus, slot))).collect();
         let balloon = all.clone().find(|one| one.name == "memballoon").and_then(|one| one.attribute("model"));
         let balloon = balloon.map(str::to_owned);
-        let memory = root.child("memory").and_then(|memory| {
-            let amount: u64 = memory.text.trim().parse().ok()?;
-            bytes_of(amount, memory.attribute("unit").unwrap_or("KiB")).map(|bytes| bytes.div_ceil(1 << 20))
+        let amount = |element: &Element| {
+            let amount: u64 = element.text.trim().parse().ok()?;
+            bytes_of(amount, element.attribute("unit").unwrap_or("KiB"))
+        };
+        let memory = root.child("memory").and_then(amount).map(|bytes| bytes.div_ceil(1 << 20));
+        let pages = root.at(&["memoryBacking", "hugepages"]).map(|pages| {
+            let page = pages.child("page");
+            let size = page.and_then(|page| page.attribute("size")?.parse().ok());
+            let unit = page.and_then(|page| page.attribute("unit")).unwrap_or("KiB");
+            size.and_then(|size| bytes_of(size, unit)).map_or(0, |bytes| bytes >> 10)
         });
+        let bits = root.at(&["cpu", "maxphysaddr"]);
+        let bits = bits.and_then(|bits| bits.attribute("limit").or(bits.attribute("bits"))).and_then(number);
+        let viommu = all.clone().find(|one| one.name == "iommu").and_then(|one| one.attribute("model"));
+        let viommu = viommu.map(str::to_owned);
         let cpu = root.child("cpu");
         Domain {
             text: text.to_owned(),
@@ -181,6 +205,11 @@ impl Domain {
             cpu_model: words(&["cpu", "model"]),
             kvm_hidden: root.at(&["features", "kvm", "hidden"]).and_then(|one| one.attribute("state")) == Some("on"),
             balloon,
+            hard_limit_mib: root.at(&["memtune", "hard_limit"]).and_then(amount).map(|bytes| bytes >> 20),
+            hugepages_kib: pages,
+            nodeset: root.at(&["numatune", "memory"]).and_then(|one| one.attribute("nodeset")).map(str::to_owned),
+            phys_bits: bits,
+            viommu,
             hostdevs,
             pci,
             used,

@@ -258,7 +258,15 @@ fn what_a_domain_says_is_read_whatever_stands_around_it() {
     assert_eq!(domain("17-").hostdevs.len(), 2);
     assert_eq!(domain("27-").hostdevs.len(), 0, "a mediated device has no address of the host");
     assert_eq!(domain("15-").memory_mib, Some(8192));
-    assert_eq!(domain("11-").line_of("memory"), Some(4));
+    let pages = domain("11-");
+    assert_eq!(pages.line_of("memory"), Some(4));
+    assert_eq!(
+        (pages.hugepages_kib, pages.hard_limit_mib, pages.nodeset.as_deref()),
+        (Some(1 << 20), Some(10240), Some("0"))
+    );
+    assert_eq!((domain("13-").phys_bits, domain("14-").viommu.as_deref()), (Some(39), Some("intel")));
+    let rom = domain("05-").hostdevs.first().and_then(|one| one.romfile.clone());
+    assert_eq!(rom.as_deref(), Some("/usr/share/vgabios/gt1030.rom"));
     assert!(domain("09-").is_uefi() && !domain("10-").is_q35());
 }
 
