@@ -2,8 +2,8 @@
 //!
 //! edk2's rule (OvmfPkg/Library/PlatformInitLib/MemDetect.c). The CPU's width W is believed where guest-phys-bits says
 //! it, or it is over 40, or it is a real CPU's (36 and 39 of Intel, 40 of AMD); QEMU's default of 40 on Intel is not.
-//! W is cut to 46, and to 40 where the guest has no pages of 1 GiB. Then the window is 2^(W-3) at the top of 2^W; not
-//! believed, it is the classic 32 GiB above the memory, as it is where 2^(W-3) is not more.
+//! W is cut to 46, and to 40 where the guest has no pages of 1 GiB. Then the window is 2^(W-3) at the top of 2^W. It is
+//! the classic 32 GiB above the memory where W is not believed, 2^(W-3) is not more, or the memory leaves no room.
 
 use formats::propstr::PropStr;
 use model::{Check, Fix, Reason, Seen, Source, Trouble};
@@ -20,19 +20,42 @@ struct Width {
     bits: u32,
     /// The firmware believes it, and this is what it makes of it.
     trusted: Option<u32>,
+    memory_mib: u64,
     terms: Vec<String>,
 }
 
 impl Width {
     /// Bytes of the window for 64-bit BARs.
     fn window(&self) -> u64 {
-        self.trusted.map_or(CLASSIC, |bits| (1u64 << bits.saturating_sub(3).min(60)).max(CLASSIC))
+        self.trusted.and_then(|bits| dynamic(bits, self.memory_mib)).unwrap_or(CLASSIC)
     }
 
-    /// The bit below which everything lies that the firmware places.
+    /// The bit below which everything lies that the firmware places; none where the window is the classic one.
     fn top(&self) -> Option<u32> {
-        self.trusted.filter(|bits| 1u64 << bits.saturating_sub(3).min(60) > CLASSIC)
+        self.trusted.filter(|bits| dynamic(*bits, self.memory_mib).is_some())
     }
+}
+
+/// Bytes of the window at the top of 2^bits; none where the firmware keeps the classic one.
+fn dynamic(bits: u32, memory_mib: u64) -> Option<u64> {
+    let space = 1u64.checked_shl(bits)?;
+    let window = space >> 3;
+    // memory from 4 GiB on, and the classic window's alignment
+    let base = memory_mib.saturating_mul(1 << 20).saturating_add(4 * GIB).div_ceil(CLASSIC).saturating_mul(CLASSIC);
+    (window > CLASSIC && base.saturating_add(window) < space).then_some(window)
+}
+
+/// The width that the firmware works with; none: it does not believe the CPU.
+fn believed(bits: u32, guest: Option<u32>, vendor: &str, gib_pages: bool) -> Option<u32> {
+    let real = match vendor {
+        "AuthenticAMD" => bits == 40,
+        "GenuineIntel" => bits == 36 || bits == 39,
+        _ => false,
+    };
+    if guest.is_none() && bits <= 40 && !real {
+        return None;
+    }
+    Some(bits.min(guest.unwrap_or(bits)).min(if gib_pages { 46 } else { 40 }))
 }
 
 /// An option of Proxmox VE's `cpu:` line.
@@ -74,28 +97,17 @@ fn width(facts: &Facts, vm: &Vm) -> Result<Width, Says> {
         (None, false) => format!("cpu {model}: QEMU's default of 40 bits"),
     });
     let guest = limited(vm);
-    let real = match vendor {
-        "AuthenticAMD" => bits == 40,
-        _ => bits == 36 || bits == 39,
-    };
-    if guest.is_none() && bits <= 40 && !real {
-        terms.push(format!("{bits} bits on {vendor} is not believed: the classic 32 GiB"));
-        return Ok(Width { bits, trusted: None, terms });
-    }
-    let mut used = bits.min(guest.unwrap_or(bits));
-    if let Some(guest) = guest {
-        terms.push(format!("guest-phys-bits {guest}"));
-    }
-    if used > 46 {
-        used = 46;
-        terms.push("cut to 46 (4-level paging)".into());
-    }
     let pages = if host { facts.host.gib_pages.get().copied().unwrap_or(true) } else { has_flag(vm, "pdpe1gb") };
-    if !pages && used > 40 {
-        used = 40;
-        terms.push("cut to 40 (the guest has no pages of 1 GiB)".into());
+    let trusted = believed(bits, guest, vendor, pages);
+    terms.extend(guest.map(|guest| format!("guest-phys-bits {guest}")));
+    match trusted {
+        None => terms.push(format!("{bits} bits on {vendor} is not believed: the classic 32 GiB")),
+        Some(used) if used < bits.min(guest.unwrap_or(bits)) => {
+            terms.push(format!("cut to {used} ({})", if pages { "4-level paging" } else { "no pages of 1 GiB" }));
+        }
+        Some(_) => {}
     }
-    Ok(Width { bits, trusted: Some(used), terms })
+    Ok(Width { bits, trusted, memory_mib: vm.memory.value, terms })
 }
 
 /// `flags=+pdpe1gb`, or a model that has it.
@@ -276,3 +288,42 @@ pub(super) const PHYS_BITS_TOO_MANY: Check<Facts> = Check {
         })
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_firmwares_window_by_edk2s_rule() {
+        let (amd, intel) = ("AuthenticAMD", "GenuineIntel");
+        let window = |bits, guest, vendor, pages| {
+            believed(bits, guest, vendor, pages).map_or(32, |bits| dynamic(bits, 8192).map_or(32, |bytes| bytes / GIB))
+        };
+        // (bits, guest-phys-bits, vendor, 1 GiB pages): window in GiB
+        for (bits, guest, vendor, pages, gib) in [
+            (40, None, intel, false, 32),
+            (40, None, amd, false, 128),
+            (40, None, "HygonGenuine", true, 32),
+            (36, None, intel, true, 32),
+            (39, None, intel, true, 64),
+            (39, None, amd, true, 32),
+            (43, None, amd, true, 1024),
+            (46, None, intel, true, 8192),
+            (46, None, intel, false, 128),
+            (52, None, intel, true, 8192),
+            (46, Some(39), intel, true, 64),
+            (40, Some(40), intel, true, 128),
+            (52, Some(64), amd, true, 8192),
+        ] {
+            assert_eq!(window(bits, guest, vendor, pages), gib, "{bits} {guest:?} {vendor} {pages}");
+        }
+    }
+
+    #[test]
+    fn memory_up_to_the_top_leaves_the_classic_window() {
+        assert_eq!(dynamic(39, 400 << 10), Some(64 * GIB));
+        assert_eq!(dynamic(39, 444 << 10), None);
+        assert_eq!(dynamic(64, 1), None);
+        assert_eq!(dynamic(46, u64::MAX), None);
+    }
+}
