@@ -100,6 +100,8 @@ pub struct Host {
     pub nodes: Vec<(u32, Vec<u32>)>,
     /// vfio_iommu_type1's `dma_entry_limit`: mappings that one VM may hold.
     pub dma_entries: Seen<u64>,
+    /// /proc/sys/kernel/osrelease: "6.12.48+deb13-amd64".
+    pub kernel: Seen<String>,
     /// qemu-server's version from dpkg: "8.0.8". Absent: not Proxmox VE, or not installed as a package.
     pub qemu_server: Seen<String>,
     /// ROM files that definitions name, and whether each is there.

@@ -70,7 +70,7 @@ pub(super) const START_TIMEOUT: Check<Facts> = Check {
 };
 
 /// True where a version such as "8.0.8" or "7.1-8" is not older.
-fn since(version: &str, least: &[u32]) -> bool {
+pub(super) fn since(version: &str, least: &[u32]) -> bool {
     let parts = version.split(['.', '-', '~', '+']).map_while(|part| part.parse::<u32>().ok());
     parts.collect::<Vec<u32>>().as_slice() >= least
 }

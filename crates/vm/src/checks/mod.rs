@@ -51,6 +51,7 @@ pub static CHECKS: &[Check<Facts>] = &[
     memory::NUMA_FAR,
     state::BACKUP_GRABS_CARD,
     state::PENDING_NOT_APPLIED,
+    share::IOMMUFD_P2P,
 ];
 
 const fn about(id: &'static str, title: &'static str, why: &'static str, source: &'static str) -> About {

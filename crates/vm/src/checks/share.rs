@@ -4,6 +4,7 @@ use formats::propstr::PropStr;
 use gpu::Holder;
 use model::{Bdf, Check, Fix, Seen, Source, Trouble};
 
+use super::memory::since;
 use super::{Says, about, card_name, cards, each, join, mend, restart};
 use crate::{Facts, Running, Vm, VmKind};
 
@@ -284,6 +285,50 @@ pub(super) const KEEP_DRIVER: Check<Facts> = Check {
             ))
             .seen(vm.source(given.line), format!("{}: {}", given.key, given.text));
             Says::Fail(trouble.fix(mend(facts, vm, "let Proxmox VE bind the card: take driver=keep out", "")))
+        })
+    },
+};
+
+pub(super) const IOMMUFD_P2P: Check<Facts> = Check {
+    about: about(
+        "vm/iommufd-p2p",
+        "the cards of one VM reach each other's memory",
+        "iommufd before Linux 6.19 maps no device's memory for another device: \"IOMMU_IOAS_MAP failed: Bad address, PCI BAR?\". \
+         The VM runs, yet copies from card to card fail or go through the guest's memory. The older way, a VFIO container, \
+         maps them.",
+        "Cloud Hypervisor docs/vfio.md; Linux drivers/vfio/Kconfig",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            let Running::Yes { pid, args } = &vm.running else { return Says::Skip };
+            let by_iommufd = |card: &&gpu::Card| {
+                let bdf = card.identity.bdf;
+                args.vfio.iter().any(|one| one.iommufd.is_some() && one.host.is_some_and(|host| host.same_slot(&bdf)))
+            };
+            let several = facts.cards_of(vm).into_iter().filter(by_iommufd).count();
+            if several < 2 {
+                return Says::Skip;
+            }
+            let kernel = match &facts.host.kernel {
+                Seen::Is(kernel) => kernel,
+                Seen::Absent => return Says::Skip,
+                Seen::Unreadable(reason) => return Says::Unknown(reason.clone(), "/proc/sys/kernel/osrelease".into()),
+            };
+            if since(kernel, &[6, 19]) {
+                return Says::Well;
+            }
+            let trouble = Trouble::new(format!(
+                "{} runs with {several} cards by iommufd on Linux {kernel}, so they do not reach each other's memory",
+                vm.title()
+            ))
+            .seen(Source::file(format!("/proc/{pid}/cmdline")), "vfio-pci with iommufd=")
+            .seen(Source::file("/proc/sys/kernel/osrelease"), kernel.clone());
+            let fix = Fix::by_hand(
+                "where the cards copy to each other: run the VM without iommufd, or the host with Linux 6.19 or newer",
+                &[],
+                "nothing is changed",
+            );
+            Says::Warn(trouble.fix(restart(vm, fix)))
         })
     },
 };

@@ -43,6 +43,7 @@ pub fn observe(machine: &dyn Machine, vms: &[Vm]) -> Host {
         dma_entries: machine
             .number("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit")
             .and_then(|limit| Seen::from(u64::try_from(limit).ok())),
+        kernel: machine.value("/proc/sys/kernel/osrelease"),
         qemu_server: machine
             .text("/var/lib/dpkg/status")
             .and_then(|text| Seen::from(formats::dpkg::installed(&text, "qemu-server"))),
