@@ -23,6 +23,8 @@ struct Element {
     children: Vec<Element>,
     /// The whole element, from `<` to the last `>`.
     span: Range<usize>,
+    /// Where the start tag ends.
+    inner_start: usize,
     /// Where the end tag begins; the span's end for `<x/>`.
     inner_end: usize,
 }
@@ -52,6 +54,16 @@ pub struct Domain {
     pub kvm_hidden: bool,
     /// `<memballoon model='…'>`.
     pub balloon: Option<String>,
+    /// `<memtune><hard_limit>`, MiB, rounded down: what QEMU may lock where it is set.
+    pub hard_limit_mib: Option<u64>,
+    /// `<memoryBacking><hugepages>`: the size in KiB of its first page, 0 where none is named (the host's default).
+    pub hugepages_kib: Option<u64>,
+    /// `<numatune><memory nodeset='…'>`.
+    pub nodeset: Option<String>,
+    /// `<cpu><maxphysaddr limit='…'>`, or its `bits` with mode='emulate'.
+    pub phys_bits: Option<u32>,
+    /// `<iommu model='…'>` among the devices.
+    pub viommu: Option<String>,
     pub hostdevs: Vec<HostDev>,
     /// `<controller type='pci'>`: index and model.
     pub pci: Vec<(u32, String)>,
@@ -76,6 +88,8 @@ pub struct HostDev {
     /// bus, slot, function in the guest.
     pub guest: Option<(u32, u32, u32)>,
     pub multifunction: bool,
+    /// `<rom file='…'>`.
+    pub romfile: Option<String>,
     /// 1-based.
     pub line: u32,
     span: Range<usize>,
@@ -144,6 +158,7 @@ impl Domain {
                 managed: one.attribute("managed") == Some("yes"),
                 guest: at.map(|(bus, slot, function, _)| (bus, slot, function)),
                 multifunction: at.is_some_and(|(_, _, _, multi)| multi),
+                romfile: one.child("rom").and_then(|rom| rom.attribute("file")).map(str::to_owned),
                 line: line_at(text, one.span.start),
                 span: one.span.clone(),
             })
@@ -156,10 +171,21 @@ impl Domain {
         let used = all.clone().filter_map(|one| guest(one).map(|(bus, slot, _, _)| (bus, slot))).collect();
         let balloon = all.clone().find(|one| one.name == "memballoon").and_then(|one| one.attribute("model"));
         let balloon = balloon.map(str::to_owned);
-        let memory = root.child("memory").and_then(|memory| {
-            let amount: u64 = memory.text.trim().parse().ok()?;
-            bytes_of(amount, memory.attribute("unit").unwrap_or("KiB")).map(|bytes| bytes.div_ceil(1 << 20))
+        let amount = |element: &Element| {
+            let amount: u64 = element.text.trim().parse().ok()?;
+            bytes_of(amount, element.attribute("unit").unwrap_or("KiB"))
+        };
+        let memory = root.child("memory").and_then(amount).map(|bytes| bytes.div_ceil(1 << 20));
+        let pages = root.at(&["memoryBacking", "hugepages"]).map(|pages| {
+            let page = pages.child("page");
+            let size = page.and_then(|page| page.attribute("size")?.parse().ok());
+            let unit = page.and_then(|page| page.attribute("unit")).unwrap_or("KiB");
+            size.and_then(|size| bytes_of(size, unit)).map_or(0, |bytes| bytes >> 10)
         });
+        let bits = root.at(&["cpu", "maxphysaddr"]);
+        let bits = bits.and_then(|bits| bits.attribute("limit").or(bits.attribute("bits"))).and_then(number);
+        let viommu = all.clone().find(|one| one.name == "iommu").and_then(|one| one.attribute("model"));
+        let viommu = viommu.map(str::to_owned);
         let cpu = root.child("cpu");
         Domain {
             text: text.to_owned(),
@@ -179,6 +205,11 @@ impl Domain {
             cpu_model: words(&["cpu", "model"]),
             kvm_hidden: root.at(&["features", "kvm", "hidden"]).and_then(|one| one.attribute("state")) == Some("on"),
             balloon,
+            hard_limit_mib: root.at(&["memtune", "hard_limit"]).and_then(amount).map(|bytes| bytes >> 20),
+            hugepages_kib: pages,
+            nodeset: root.at(&["numatune", "memory"]).and_then(|one| one.attribute("nodeset")).map(str::to_owned),
+            phys_bits: bits,
+            viommu,
             hostdevs,
             pci,
             used,
@@ -191,9 +222,14 @@ impl Domain {
         &self.text
     }
 
-    /// The line of the first element with this name below `<devices>`, or of the first such tag anywhere; 1-based.
+    /// The line of the first tag with this very name; 1-based. `memory` is not `memoryBacking`.
     pub fn line_of(&self, tag: &str) -> Option<u32> {
-        let at = self.text.find(&format!("<{tag}"))?;
+        let whole = |at: usize| {
+            let rest = self.text.get(at + 1 + tag.len()..).unwrap_or_default();
+            rest.starts_with(|c: char| c.is_ascii_whitespace() || c == '>' || c == '/')
+        };
+        let open = format!("<{tag}");
+        let at = self.text.match_indices(&open).map(|(at, _)| at).find(|at| whole(*at))?;
         Some(line_at(&self.text, at))
     }
 
@@ -254,8 +290,9 @@ impl Domain {
                 text.insert_str(child.span.end, &added);
             }
             None if devices.inner_end < devices.span.end => {
-                let added: String = lines.iter().map(|line| format!("{line}{newline}")).collect();
-                text.insert_str(devices.inner_end, &format!("{newline}{added}"));
+                // as behind a first child, so that `without` takes the same bytes out again
+                let added: String = lines.iter().map(|line| format!("{newline}{line}")).collect();
+                text.insert_str(devices.inner_start, &added);
             }
             // <devices/> : a domain without any device; libvirt writes no such thing
             None => return None,
@@ -265,17 +302,36 @@ impl Domain {
 
     /// The text without the hostdevs of these functions, and without their lines.
     pub fn without(&self, sources: &[Bdf]) -> String {
-        let mut text = self.text.clone();
-        for one in self.hostdevs.iter().rev().filter(|one| sources.contains(&one.source)) {
-            let indent = indent_at(&text, one.span.start).len();
-            let mut from = one.span.start - indent;
-            if text.get(..from).is_some_and(|before| before.ends_with('\n')) {
-                from -= if text.get(..from).is_some_and(|before| before.ends_with("\r\n")) { 2 } else { 1 };
-            }
-            text.replace_range(from..one.span.end, "");
-        }
-        text
+        let gone = self.hostdevs.iter().filter(|one| sources.contains(&one.source));
+        cut(&self.text, gone.map(|one| one.span.clone()).collect())
     }
+
+    /// The text without the root port of this index, and without its line: what takes back `with`'s port. Unchanged
+    /// where a device stands on the port, or where there is none.
+    pub fn without_port(&self, index: u32) -> String {
+        let all = self.devices.iter().flat_map(|devices| &devices.children);
+        let port = all.filter(|one| {
+            one.name == "controller"
+                && one.attribute("model") == Some("pcie-root-port")
+                && one.attribute("index").and_then(number) == Some(index)
+        });
+        let free = !self.used.iter().any(|(bus, _)| *bus == index);
+        cut(&self.text, port.filter(|_| free).map(|one| one.span.clone()).collect())
+    }
+}
+
+/// The text without these spans, which stand in the text's order, each with the line end and indent before it.
+fn cut(text: &str, spans: Vec<Range<usize>>) -> String {
+    let mut text = text.to_owned();
+    for span in spans.into_iter().rev() {
+        let indent = indent_at(&text, span.start).len();
+        let mut from = span.start.saturating_sub(indent);
+        let before = text.get(..from).unwrap_or_default();
+        let line_end = if before.ends_with("\r\n") { 2 } else { usize::from(before.ends_with('\n')) };
+        from = from.saturating_sub(line_end);
+        text.replace_range(from..span.end, "");
+    }
+    text
 }
 
 impl Element {
@@ -327,15 +383,20 @@ fn tree(text: &str) -> Result<Vec<Element>, BadConf> {
             }
             Event::GeneralRef(name) => {
                 let known = match &*name.xml10_content() {
-                    "amp" => "&",
-                    "lt" => "<",
-                    "gt" => ">",
-                    "quot" => "\"",
-                    "apos" => "'",
-                    _ => "\u{fffd}",
+                    "amp" => '&',
+                    "lt" => '<',
+                    "gt" => '>',
+                    "quot" => '"',
+                    "apos" => '\'',
+                    other => numeric(other).unwrap_or('\u{fffd}'),
                 };
                 if let Some(parent) = open.last_mut() {
-                    parent.text.push_str(known);
+                    parent.text.push(known);
+                }
+            }
+            Event::CData(words) => {
+                if let Some(parent) = open.last_mut() {
+                    parent.text.push_str(&words.xml10_content());
                 }
             }
             Event::Eof => break,
@@ -357,8 +418,9 @@ fn element(tag: &BytesStart<'_>, span: Range<usize>, text: &str) -> Result<Eleme
             .map_err(|error| bad(text, span.start, &error.to_string()))?;
         attributes.push((attribute.key.as_ref().to_owned(), value.into_owned()));
     }
-    let inner_end = span.end;
-    Ok(Element { name: tag.name().as_ref().to_owned(), attributes, span, inner_end, ..Element::default() })
+    let inner = span.end;
+    let name = tag.name().as_ref().to_owned();
+    Ok(Element { name, attributes, span, inner_start: inner, inner_end: inner, ..Element::default() })
 }
 
 fn position(at: u64, text: &str) -> usize {
@@ -384,6 +446,16 @@ fn indent_at(text: &str, at: usize) -> &str {
     let before = text.get(..at).unwrap_or_default();
     let line = before.rfind('\n').map_or(before, |end| before.get(end + 1..).unwrap_or_default());
     if line.bytes().all(|byte| byte == b' ' || byte == b'\t') { line } else { "" }
+}
+
+/// `#233` and `#xe9` of a character reference.
+fn numeric(reference: &str) -> Option<char> {
+    let digits = reference.strip_prefix('#')?;
+    let code = match digits.strip_prefix('x') {
+        Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+        None => digits.parse().ok()?,
+    };
+    char::from_u32(code)
 }
 
 /// Decimal, or hex with `0x`.

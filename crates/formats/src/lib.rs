@@ -17,6 +17,7 @@ pub mod netroute;
 pub mod pciids;
 pub mod propstr;
 pub mod pveconf;
+pub mod pvesections;
 pub mod qemuargs;
 pub mod quantity;
 pub mod shellvars;

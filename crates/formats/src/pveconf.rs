@@ -1,8 +1,10 @@
-//! A Proxmox VE machine's file, `/etc/pve/qemu-server/VMID.conf`, and the section files beside it.
+//! A Proxmox VE machine's file, `/etc/pve/qemu-server/VMID.conf`.
 //!
 //! The part before the first `[section]` is what the next start uses; `[PENDING]` holds what waits for a stop and
 //! start; any other section is a snapshot. Lines with `#` are the description. Lines that are not understood stay.
-//! Source: PVE::QemuServer, parse_vm_config and write_vm_config; PVE::SectionConfig.
+//! Source: PVE::QemuServer, parse_vm_config and write_vm_config.
+
+pub use crate::pvesections::{Section, sections};
 
 /// Why a file cannot be read as a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,12 +141,15 @@ impl Conf {
         }
         let at = self.place_for(key, end);
         let newline = if self.lines.iter().any(|line| line.raw.ends_with("\r\n")) { "\r\n" } else { "\n" };
+        // a file whose last line has no line end keeps it so, and removing the line again gives the same bytes
+        let mut end_of_line = newline;
         if let Some(last) = at.checked_sub(1).and_then(|at| self.lines.get_mut(at))
             && !last.raw.ends_with('\n')
         {
             last.raw.push_str(newline);
+            end_of_line = "";
         }
-        let raw = format!("{key}: {value}{newline}");
+        let raw = format!("{key}: {value}{end_of_line}");
         self.lines.insert(at, Line { kind: kind(&raw), raw });
     }
 
@@ -152,13 +157,19 @@ impl Conf {
     pub fn remove(&mut self, key: &str) -> bool {
         let end = self.main_end();
         let before = self.lines.len();
+        let open = self.lines.last().is_some_and(|line| !line.raw.ends_with('\n'));
         let mut index = 0;
         self.lines.retain(|line| {
             index += 1;
             let is_key = matches!(line.kind, Kind::Setting { key: len, .. } if line.raw.get(..len) == Some(key));
             index > end || !is_key
         });
-        self.lines.len() != before
+        let removed = self.lines.len() != before;
+        if let Some(last) = self.lines.last_mut().filter(|_| open && removed) {
+            let bare = last.raw.strip_suffix("\r\n").or(last.raw.strip_suffix('\n')).map(str::len);
+            last.raw.truncate(bare.unwrap_or(last.raw.len()));
+        }
+        removed
     }
 
     /// Before the first greater key that follows only smaller ones; else after the last setting of the main part.
@@ -218,46 +229,6 @@ fn kind(raw: &str) -> Kind {
     Kind::Setting { key, from, to: text.len() }
 }
 
-fn line_number(before: &[u8]) -> u32 {
+pub(crate) fn line_number(before: &[u8]) -> u32 {
     before.iter().filter(|byte| **byte == b'\n').count().try_into().unwrap_or(u32::MAX).saturating_add(1)
-}
-
-/// One section of a section file (storage.cfg, jobs.cfg, mapping/pci.cfg): a header line and indented properties.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
-    /// `lvmthin` of `lvmthin: local-lvm`; empty where the header is the id alone (mapping/pci.cfg).
-    pub kind: String,
-    pub id: String,
-    /// The header's line, 1-based.
-    pub line: u32,
-    /// (key, value, line), in the file's order; a key may come more than once (`map`).
-    pub props: Vec<(String, String, u32)>,
-}
-
-impl Section {
-    /// The first value of a property.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.props.iter().find(|(name, _, _)| name == key).map(|(_, value, _)| value.as_str())
-    }
-}
-
-/// Reads a section file. Lines outside a section are left out; nothing is an error.
-pub fn sections(text: &str) -> Vec<Section> {
-    let mut found: Vec<Section> = Vec::new();
-    for (line, number) in text.lines().zip(1u32..) {
-        if line.trim().is_empty() || line.trim_start().starts_with('#') {
-            continue;
-        }
-        if line.starts_with([' ', '\t']) {
-            let Some(section) = found.last_mut() else { continue };
-            let line = line.trim();
-            let (key, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-            section.props.push((key.to_owned(), value.trim().to_owned(), number));
-            continue;
-        }
-        let line = line.trim_end();
-        let (kind, id) = line.split_once(':').map_or(("", line), |(kind, id)| (kind.trim(), id.trim()));
-        found.push(Section { kind: kind.to_owned(), id: id.to_owned(), line: number, props: Vec::new() });
-    }
-    found
 }

@@ -1,5 +1,7 @@
 //! What the checks and the planner of this floor know of a machine.
 
+use std::collections::BTreeMap;
+
 use formats::domxml::Domain;
 use formats::pveconf::Conf;
 use formats::qemuargs::QemuArgs;
@@ -25,6 +27,7 @@ pub struct Facts {
     /// /etc/pve/mapping/pci.cfg.
     pub mappings: Seen<Vec<Mapping>>,
     pub memory: HostMemory,
+    pub host: Host,
     /// "GenuineIntel", "AuthenticAMD": /proc/cpuinfo.
     pub cpu_vendor: Seen<String>,
     /// "address sizes : 43 bits physical" of /proc/cpuinfo.
@@ -81,6 +84,39 @@ pub struct HostMemory {
     pub available: Seen<u64>,
     /// What ZFS's cache could give back: arcstats `size` − `c_min`. Absent without ZFS.
     pub arc: Seen<u64>,
+}
+
+/// What of the host decides whether a VM with a card starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// The CPU offers VT-x or SVM: `vmx` or `svm` in /proc/cpuinfo.
+    pub virtualization: Seen<bool>,
+    /// The CPU has pages of 1 GiB: `pdpe1gb` in /proc/cpuinfo.
+    pub gib_pages: Seen<bool>,
+    /// Address bits of the narrowest of Intel's IOMMU units (the MGAW field of `cap`), and the file. Absent on AMD.
+    pub iommu_bits: Seen<(u32, String)>,
+    pub hugepages: Vec<HugePages>,
+    /// NUMA nodes with their CPUs.
+    pub nodes: Vec<(u32, Vec<u32>)>,
+    /// vfio_iommu_type1's `dma_entry_limit`: mappings that one VM may hold.
+    pub dma_entries: Seen<u64>,
+    /// /proc/sys/kernel/osrelease: "6.12.48+deb13-amd64".
+    pub kernel: Seen<String>,
+    /// qemu-server's version from dpkg: "8.0.8". Absent: not Proxmox VE, or not installed as a package.
+    pub qemu_server: Seen<String>,
+    /// ROM files that definitions name, and whether each is there.
+    pub roms: BTreeMap<String, bool>,
+    /// Virtual machines under high availability: (VMID, line of /etc/pve/ha/resources.cfg).
+    pub ha: Vec<(String, u32)>,
+}
+
+/// The huge pages of one size on one NUMA node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HugePages {
+    pub node: u32,
+    pub kib: u64,
+    pub total: u64,
+    pub free: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -156,6 +192,8 @@ pub struct Efidisk {
     /// "2m" (also where left out) or "4m".
     pub efitype: String,
     pub enrolled: bool,
+    /// `ms-cert`: which of Microsoft's certificates are on it ("2011", "2023k").
+    pub certs: Option<String>,
     pub line: u32,
 }
 
@@ -175,6 +213,8 @@ pub struct Given {
     /// On a PCIe port (and not on the legacy bus).
     pub pcie: bool,
     pub x_vga: bool,
+    /// The ROM file as a path on the host.
+    pub romfile: Option<String>,
 }
 
 /// Whether a VM runs, by its process.
@@ -250,4 +290,15 @@ impl Vm {
     pub fn is_windows(&self) -> bool {
         self.ostype.as_deref().is_some_and(|kind| kind.starts_with('w'))
     }
+}
+
+/// "0-3,8": the numbers of a CPU or node list. A list that is no list is empty; one that is too long is cut.
+pub(crate) fn numbers(list: &str) -> Vec<u32> {
+    let mut all = Vec::new();
+    for part in list.trim().split([',', ';', ' ']).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.trim().parse::<u32>(), last.trim().parse::<u32>()) else { continue };
+        all.extend((first..=last).take(4096));
+    }
+    all
 }

@@ -13,7 +13,11 @@ mod presence;
 mod verify;
 
 pub use checks::CHECKS;
-pub use facts::{Efidisk, Facts, Given, HostMemory, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm, VmKind};
+pub(crate) use facts::numbers;
+pub use facts::{
+    Efidisk, Facts, Given, Host, HostMemory, HugePages, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm,
+    VmKind,
+};
 pub use last_start::{Ended, LastStart, Upid, last_start};
 pub use observe::observe;
 pub use one::findings_of;

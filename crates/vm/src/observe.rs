@@ -1,5 +1,6 @@
 //! Reads the hypervisors' definitions and the QEMU processes. Only reads.
 
+mod host;
 mod libvirt;
 mod procs;
 mod pve;
@@ -33,6 +34,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         })
         .collect();
     let loose = procs.list.iter().filter(|(pid, _)| !owned.contains(pid)).cloned().collect();
+    let host = host::observe(machine, &vms);
     Facts {
         live: machine.kind() == Kind::Live,
         pve: node,
@@ -42,6 +44,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         loose,
         mappings,
         memory: memory(machine),
+        host,
         cpu_vendor: cpu_field(machine, "vendor_id"),
         phys_bits: cpu_field(machine, "address sizes")
             .and_then(|sizes| Seen::from(sizes.split_whitespace().next().and_then(|bits| bits.parse().ok()))),

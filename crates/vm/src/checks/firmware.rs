@@ -1,6 +1,6 @@
 //! The machine type, the firmware and its variables.
 
-use model::{Check, Fix, Seen, Source, Trouble};
+use model::{Check, Fix, Trouble};
 
 use super::given::asks_pcie;
 use super::{Says, about, cards, each, mend, restart};
@@ -198,66 +198,34 @@ fn recreate(vm: &Vm, does: &str, volume: &str) -> Fix {
     restart(vm, fix).costs("its boot entries are lost; a guest with BitLocker asks for its recovery key")
 }
 
-pub(super) const WINDOW_TOO_SMALL: Check<Facts> = Check {
+pub(super) const EFIDISK_OLD_CERTS: Check<Facts> = Check {
     about: about(
-        "vm/window-too-small",
-        "the guest's firmware has room for the card's memory",
-        "OVMF sizes its window for 64-bit BARs by the address width that the guest's CPU claims. With a CPU model other than \
-         `host` on Intel that is the classic 32 GiB, on AMD 128 GiB; with `host`, an eighth of the address space. A card \
-         with resizable BAR does not fit in 32 GiB together with its second BAR; the guest says \"BAR 1: no space for\" and \
-         \"This PCI I/O region assigned to your NVIDIA device is invalid\".",
-        "edk2 OvmfPkg PlatformInitLib, MemDetect.c",
+        "vm/efidisk-old-certs",
+        "a Secure Boot VM knows Microsoft's certificates of 2023",
+        "Microsoft's certificates of 2011 ran out in June 2026; loaders signed since then need those of 2023. An EFI disk \
+         with keys that was made before has the old ones only: Proxmox VE says \"EFI disk without 'ms-cert=2023k' option\" \
+         and the guest's next shim ends in Access Denied. Enrolling adds the new keys and removes none.",
+        "PVE::QemuServer::OVMF; Microsoft, Secure Boot certificate expiration",
     ),
-    run: |facts| each(facts, |vm| window(facts, vm)),
+    run: |facts| {
+        each(facts, |vm| {
+            let Some(disk) = vm.efidisk.as_ref().filter(|disk| vm.uefi && disk.enrolled) else { return Says::Skip };
+            if disk.certs.as_deref() == Some("2023k") {
+                return Says::Well;
+            }
+            let certs = disk.certs.as_deref().unwrap_or("not set: 2011");
+            let trouble = Trouble::new(format!(
+                "{}'s EFI disk has Secure Boot keys without the certificates of 2023",
+                vm.title()
+            ));
+            let fix = Fix::by_hand(
+                "add the new keys, with the VM off (an older Proxmox VE has no such command: update it first)",
+                &[&format!("qm enroll-efi-keys {}", vm.id)],
+                "nothing to take back: the old keys stay",
+            )
+            .costs("a guest with BitLocker may ask for its recovery key");
+            let value = format!("efidisk0: {}, ms-cert {certs}", disk.volume);
+            Says::Warn(trouble.seen(vm.source(Some(disk.line)), value).fix(restart(vm, fix)))
+        })
+    },
 };
-
-fn window(facts: &Facts, vm: &Vm) -> Says {
-    const GIB: u64 = 1 << 30;
-    if !vm.uefi {
-        return Says::Skip;
-    }
-    let bars = facts.cards_of(vm).into_iter().flat_map(|card| card.bars.iter()).filter(|bar| bar.wide);
-    let need = bars.fold(0u64, |sum, bar| sum.saturating_add(bar.size.checked_next_power_of_two().unwrap_or(u64::MAX)));
-    let asked = vm.conf.as_ref().and_then(|conf| conf.get("args")).map(|args| args.value);
-    let text = asked.or(vm.domain.as_ref().map(|domain| domain.text()));
-    if need <= 32 * GIB || text.is_some_and(|text| text.contains("X-PciMmio64Mb")) {
-        return Says::Well;
-    }
-    let host = vm.cpu.as_ref().is_some_and(|cpu| cpu.value == "host");
-    let (room, source, value) = match (host, &facts.phys_bits, &facts.cpu_vendor) {
-        (true, Seen::Is(bits), _) => {
-            let bits = (*bits).clamp(36, 46);
-            (1u64 << (bits - 3), Source::file("/proc/cpuinfo"), format!("{bits} bits of physical address are used"))
-        }
-        (false, _, Seen::Is(vendor)) => {
-            let room = if vendor == "AuthenticAMD" { 128 * GIB } else { 32 * GIB };
-            let cpu = vm.cpu.as_ref().map_or("not set", |cpu| cpu.value.as_str());
-            (room, vm.source(vm.cpu.as_ref().and_then(|cpu| cpu.line)), format!("cpu: {cpu}, on {vendor}"))
-        }
-        (true, Seen::Unreadable(reason), _) | (false, _, Seen::Unreadable(reason)) => {
-            return Says::Unknown(reason.clone(), "/proc/cpuinfo".into());
-        }
-        _ => return Says::Skip,
-    };
-    if need <= room {
-        return Says::Well;
-    }
-    let trouble = Trouble::new(format!(
-        "{}'s firmware has {} GiB of address space for {}, which needs {} GiB",
-        vm.title(),
-        room / GIB,
-        cards(facts, vm),
-        need.div_ceil(GIB)
-    ));
-    let fix = if host {
-        let mib = need.saturating_mul(2) >> 20;
-        Fix::by_hand(
-            "give the firmware a larger window (root only)",
-            &[&format!("qm set {} --args '-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string={mib}'", vm.id)],
-            format!("qm set {} --delete args", vm.id),
-        )
-    } else {
-        mend(facts, vm, "show the guest the host's CPU", "<cpu mode='host-passthrough'/>")
-    };
-    Says::Fail(trouble.seen(source, value).fix(fix))
-}

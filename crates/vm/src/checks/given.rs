@@ -106,7 +106,7 @@ pub(super) const MAPPING_DRIFT: Check<Facts> = Check {
         "vm/mapping-drift",
         "Proxmox VE's PCI mappings describe the devices that are there",
         "A mapping keeps a device's identity and IOMMU group and the VM's start compares them. Groups are numbered in the \
-         order of enumeration: a new kernel, firmware or card changes them, and the start fails with \"PCI device mapping \
+         order of enumeration: a new kernel, firmware or card changes them; one left out counts as changed. The start fails with \"PCI device mapping \
          invalid (hardware probably changed): 'iommugroup' does not match\".",
         "PVE::Mapping::PCI, assert_valid",
     ),
@@ -151,14 +151,23 @@ fn drift(facts: &Facts, id: &str, entry: &crate::MappingEntry) -> Says {
         return trouble(format!("Mapping {id} means a {wanted} at {short}, where a {} is", function.id));
     }
     let subsystem = function.subsystem.map(|id| id.to_string());
-    if let Some(is) = subsystem.filter(|is| entry.subsystem.as_ref().is_some_and(|wanted| wanted != is)) {
-        let wanted = entry.subsystem.as_deref().unwrap_or_default();
-        return trouble(format!("Mapping {id} means the card {wanted} at {short}, where a {is} is"));
+    match (&subsystem, &entry.subsystem) {
+        (Some(is), Some(wanted)) if wanted != is => {
+            return trouble(format!("Mapping {id} means the card {wanted} at {short}, where a {is} is"));
+        }
+        // Proxmox VE compares what is there with what is written, and one of them missing is a difference
+        (Some(is), None) => {
+            return trouble(format!("Mapping {id} has no subsystem-id, and {short} has {is}: its VM will not start"));
+        }
+        _ => {}
     }
     match (&function.group, entry.group) {
         (Seen::Is(is), Some(wanted)) if i64::from(*is) != wanted => trouble(format!(
             "Mapping {id} has {short} in IOMMU group {wanted}, and it is in group {is}: its VM will not start"
         )),
+        (Seen::Is(is), None) => {
+            trouble(format!("Mapping {id} has no iommugroup, and {short} is in group {is}: its VM will not start"))
+        }
         (Seen::Unreadable(reason), Some(_)) => Says::Unknown(reason.clone(), format!("the IOMMU group of {short}")),
         _ => Says::Well,
     }

@@ -1,8 +1,11 @@
 //! The table of this floor's checks, and how a check over several VMs becomes one verdict.
 
+mod address;
 mod firmware;
 mod given;
+mod memory;
 mod settings;
+mod share;
 mod state;
 
 use gpu::Card;
@@ -19,20 +22,36 @@ pub static CHECKS: &[Check<Facts>] = &[
     given::TWICE_IN_ONE_VM,
     given::TWO_VMS_ONE_CARD,
     given::ONBOOT_BOTH,
+    share::GROUP_TWO_VMS,
+    share::CARD_IN_USE,
+    share::KEEP_DRIVER,
+    share::ROMFILE_MISSING,
+    share::ID_OVERRIDE,
     firmware::MACHINE_NOT_Q35,
     firmware::PCIE_MISSING,
     firmware::NOT_OVMF,
     firmware::NO_EFIDISK,
     firmware::EFITYPE_2M,
     firmware::EFIDISK_ENROLLED_KEYS,
-    firmware::WINDOW_TOO_SMALL,
+    firmware::EFIDISK_OLD_CERTS,
+    address::WINDOW_TOO_SMALL,
+    address::BEYOND_IOMMU,
+    address::PHYS_BITS_TOO_MANY,
     settings::CPU_NOT_HOST,
     settings::BALLOON_WITH_HOSTPCI,
     settings::SCSIHW,
     settings::X_VGA_CONSOLE,
+    share::NO_KVM,
+    share::HIGH_AVAILABILITY,
     state::RAM_EXCEEDS_HOST,
+    memory::HUGEPAGES_MISSING,
+    memory::MEMLOCK,
+    memory::DMA_ENTRIES,
+    memory::START_TIMEOUT,
+    memory::NUMA_FAR,
     state::BACKUP_GRABS_CARD,
     state::PENDING_NOT_APPLIED,
+    share::IOMMUFD_P2P,
 ];
 
 const fn about(id: &'static str, title: &'static str, why: &'static str, source: &'static str) -> About {

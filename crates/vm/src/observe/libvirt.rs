@@ -74,6 +74,7 @@ fn read(path: String, bytes: Vec<u8>, domain: Domain, autostart: bool) -> Vm {
         // behind a root port; bus 0 of q35 is the root complex itself
         pcie: domain.is_q35() && one.guest.is_none_or(|(bus, _, _)| bus != 0),
         x_vga: false,
+        romfile: one.romfile.clone(),
     });
     let given = given.collect();
     let scsi = domain.text().contains("bus='scsi'") || domain.text().contains("bus=\"scsi\"");

@@ -2,7 +2,7 @@
 
 use formats::qemuargs::QemuArgs;
 use machine::{Machine, MachineExt};
-use model::{Reason, Seen};
+use model::{Bdf, Reason, Seen};
 
 use crate::Running;
 
@@ -28,7 +28,15 @@ pub fn observe(machine: &dyn Machine) -> Procs {
             continue;
         }
         match machine.read(&format!("/proc/{pid}/cmdline")) {
-            Seen::Is(bytes) => procs.list.extend(QemuArgs::from_cmdline(&bytes).map(|args| (pid, args))),
+            Seen::Is(bytes) => {
+                // a relative path is the process's own; it stays unread, and is named
+                let mut read = |path: &str| machine.text(path).is().filter(|_| path.starts_with('/'));
+                let Some(mut args) = QemuArgs::from_cmdline_with(&bytes, &mut read) else { continue };
+                for device in args.vfio.iter_mut().filter(|device| device.host.is_none()) {
+                    device.host = device.fd.as_deref().and_then(|fd| by_descriptor(machine, pid, fd));
+                }
+                procs.list.push((pid, args));
+            }
             // ended meanwhile
             Seen::Absent => {}
             Seen::Unreadable(Reason::NotCaptured) => {}
@@ -36,6 +44,16 @@ pub fn observe(machine: &dyn Machine) -> Procs {
         }
     }
     procs
+}
+
+/// The function behind a descriptor of iommufd's kind: /proc/PID/fd/24 leads to /dev/vfio/devices/vfio0, whose device
+/// the kernel names in /sys/class/vfio-dev.
+fn by_descriptor(machine: &dyn Machine, pid: u32, fd: &str) -> Option<Bdf> {
+    let fd: u32 = fd.parse().ok()?;
+    let name = machine.link_name(&format!("/proc/{pid}/fd/{fd}")).is()?;
+    let number = name.strip_prefix("vfio")?;
+    number.parse::<u32>().ok()?;
+    machine.link_name(&format!("/sys/class/vfio-dev/{name}/device")).is()?.parse().ok()
 }
 
 impl Procs {

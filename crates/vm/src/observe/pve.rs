@@ -161,6 +161,7 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
             volume: props.default_or("file").unwrap_or_default().to_owned(),
             efitype: props.get("efitype").unwrap_or("2m").to_owned(),
             enrolled: props.bool("pre-enrolled-keys").unwrap_or(false),
+            certs: props.get("ms-cert").map(str::to_owned),
             line: entry.line,
         }
     });
@@ -252,6 +253,7 @@ fn hostpci(entry: Entry<'_>, q35: bool, node: &Pve, mappings: &[Mapping], gpus: 
         mapping,
         pcie: q35 && props.bool("pcie").unwrap_or(false),
         x_vga: props.bool("x-vga").unwrap_or(false),
+        romfile: props.get("romfile").map(|name| format!("/usr/share/kvm/{name}")),
     })
 }
 
@@ -283,5 +285,6 @@ fn from_args(entry: Entry<'_>) -> Option<Given> {
         mapping: None,
         pcie: false,
         x_vga: false,
+        romfile: None,
     })
 }
