@@ -46,7 +46,7 @@ judge no-memory "$(grep -h dma_map /nomemory | tail -n 1)" said nomemory "Cannot
 echo "LAB~ a guest with the card"
 qemu-system-x86_64 -accel tcg -M q35 -nodefaults -no-reboot -m 512 -display none -serial stdio \
     -kernel /guest/vmlinuz -initrd /guest/initramfs \
-    -append "console=ttyS0 earlyprintk=ttyS0 panic=-1 no_timer_check mitigations=off" \
+    -append "console=ttyS0 panic=-1 quiet no_timer_check mitigations=off" \
     -device pcie-root-port,id=rp1,slot=1 $first $second </dev/null >/guest.log 2>&1 &
 vm=$!
 tries=0

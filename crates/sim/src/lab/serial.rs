@@ -1,6 +1,6 @@
 //! What the guest's script says on the serial console, one line each: `LAB: STEP ok|fail EVIDENCE`, `LAB> TEXT` for
-//! what a command printed, `LAB~ TEXT` for what it is about to do, `LAB: end`. All else is the kernel's console. The guest is not trusted: lines are bounded
-//! by the reader and control characters are left to the printer.
+//! what a command printed, `LAB~ TEXT` for what it is about to do, `LAB: end`. All else is the kernel's console. The
+//! guest is not trusted: lines are bounded by the reader and control characters are left to the printer.
 
 use serde::Serialize;
 
