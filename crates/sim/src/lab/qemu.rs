@@ -57,6 +57,16 @@ impl Boot {
         }
     }
 
+    /// On a disk that boots thrice: with more room for translated code, what is left of the last boot makes GRUB take
+    /// minutes, since a write to a page looks through all code that was ever translated of it. An initramfs boots once,
+    /// and a QEMU in it makes more code than that holds.
+    fn accelerator(&self) -> &'static str {
+        match self {
+            Boot::Kernel { .. } => "tcg",
+            Boot::Disk { .. } => "tcg,tb-size=64",
+        }
+    }
+
     fn arguments(&self, command: &mut Command) {
         match self {
             Boot::Kernel { kernel, initramfs, .. } => {
@@ -108,9 +118,7 @@ impl Machine {
         }
         let mut command = Command::new(QEMU);
         command
-            // With more room for translated code, what is left of the last boot makes GRUB take minutes: a write to a
-            // page looks through all code that was ever translated of it.
-            .args(["-accel", "tcg,tb-size=64", "-smp", "1", "-m", boot.memory()])
+            .args(["-accel", boot.accelerator(), "-smp", "1", "-m", boot.memory()])
             // The proxy hands the guest's memory on as descriptors, so it must be a memfd.
             .args(["-object", &format!("memory-backend-memfd,id=ram0,size={},share=on", boot.memory())])
             .args(["-M", "q35,kernel-irqchip=split,memory-backend=ram0"])
