@@ -115,7 +115,9 @@ fn plan_apply_undo_with_real_grub_and_initramfs() {
     assert!(!changed.is_empty(), "apply wrote nothing");
     assert!(changed.iter().all(|path| path.starts_with("/etc") || path.starts_with("/var")), "{changed:?}");
     let initrd = listing(&root);
-    assert!(initrd.contains("vfio-pci.ko"), "the initramfs has no vfio-pci:\n{initrd}");
+    for wanted in ["vfio-pci.ko", "61-thruway-vfio.rules", "scripts/init-top/thruway-vfio"] {
+        assert!(initrd.contains(wanted), "the initramfs has no {wanted}:\n{initrd}");
+    }
     let again = done(&root, &[["host", "plan"].as_slice(), &give].concat());
     assert!(again.contains("Nothing to change"), "a second plan is not empty:\n{again}");
 
