@@ -5,26 +5,14 @@
 
 mod lab_common;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use sim::lab::{Ended, Event, Form, Options, run};
+use sim::lab::{Event, Form};
 
 #[test]
 #[ignore = "minutes: cargo build -p thruway && cargo test -p thruway-sim --test lab_full -- --ignored --nocapture"]
 fn a_host_is_mended_over_a_reboot_and_taken_back_over_another() {
-    let Some(thruway) = lab_common::thruway() else {
-        println!("SKIP: thruway is not built; run cargo build -p thruway");
-        return;
-    };
-    let options = Options {
-        form: Form::Full,
-        cache: lab_common::cache(),
-        thruway,
-        limit: Form::Full.limit(),
-        interrupted: Arc::new(AtomicBool::new(false)),
-    };
+    let Some(options) = lab_common::options(Form::Full) else { return };
     let began = Instant::now();
     let mut prepared = None;
     let mut said = Vec::new();
@@ -39,21 +27,10 @@ fn a_host_is_mended_over_a_reboot_and_taken_back_over_another() {
         Event::Step(step) => println!("{} {}: {}", if step.ok { "ok" } else { "FAIL" }, step.id, step.evidence),
         Event::Preparing(_) => {}
     };
-    let report = match run(&options, &mut tell) {
-        Ok(report) => report,
-        Err(error) if lab_common::lacking(&error) => {
-            println!("SKIP: {error}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(report) = lab_common::report(&options, &mut tell) else { return };
     let prepared = prepared.map_or(0.0, |time| time.as_secs_f64());
     println!("{prepared:.1} s to prepare the disks, {:.1} s from QEMU's start to its end", report.seconds);
-    assert_eq!(report.ended, Ended::Finished, "{report:#?}\n{said:#?}");
-    let failed: Vec<_> = report.steps.iter().filter(|step| !step.ok).collect();
-    assert!(failed.is_empty(), "{failed:#?}\n{said:#?}");
-    let ids: Vec<&str> = report.steps.iter().map(|step| step.id.as_str()).collect();
-    assert_eq!(ids, Form::Full.steps().iter().map(|(id, _)| *id).collect::<Vec<_>>());
-    assert_eq!((report.status(), report.boots), (0, 3));
+    lab_common::well(&report, &said);
+    assert_eq!(report.boots, 3);
     assert!(clock.iter().any(|(boot, what)| *boot == 3 && what.contains("GRUB")), "{clock:?}");
 }

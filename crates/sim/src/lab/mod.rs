@@ -191,10 +191,23 @@ impl LabError {
 
 /// Prepares, boots and watches the lab. Leaves nothing behind but the cache.
 pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabError> {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Err(LabError::Unfit(
+            "the lab's guest is an x86_64 Linux and runs this very program: it needs one".into(),
+        ));
+    }
     let began = Instant::now();
+    let qemu = qemu::version()?;
+    let dir = tempfile::Builder::new().prefix("thruway-lab-").tempdir().map_err(LabError::io("temporary directory"))?;
+    let (kernel, boot) = match options.form {
+        Form::Short => short(options, dir.path(), tell)?,
+        Form::Nested => nested::prepare(options, dir.path(), tell)?,
+        Form::Full => full::prepare(options, dir.path(), tell)?,
+    };
     let mut attempt = 1;
+    // What is booted is not written to, so that another attempt begins as the first did.
     loop {
-        let report = Report { attempts: attempt, ..once(options, tell)? };
+        let report = Report { attempts: attempt, ..watch(options, &kernel, &qemu, &boot, tell)? };
         let why = match report.ended {
             Ended::Crashed => "QEMU crashed",
             Ended::Silent => "the guest fell silent",
@@ -210,26 +223,21 @@ pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, Lab
     }
 }
 
-fn once(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabError> {
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Err(LabError::Unfit(
-            "the lab's guest is an x86_64 Linux and runs this very program: it needs one".into(),
-        ));
-    }
-    let qemu = qemu::version()?;
-    let dir = tempfile::Builder::new().prefix("thruway-lab-").tempdir().map_err(LabError::io("temporary directory"))?;
-    let (kernel, boot) = match options.form {
-        Form::Short => short(options, dir.path(), tell)?,
-        Form::Nested => nested::prepare(options, dir.path(), tell)?,
-        Form::Full => full::prepare(options, dir.path(), tell)?,
-    };
+/// Boots once and listens until the guest is through, or it or QEMU is not going to be.
+fn watch(
+    options: &Options,
+    kernel: &str,
+    qemu: &str,
+    boot: &qemu::Boot,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Report, LabError> {
     // A download may have taken a while.
     if options.interrupted.load(Ordering::Relaxed) {
         return Err(LabError::Interrupted);
     }
-    tell(Event::Booting { kernel: kernel.clone(), qemu: qemu.clone() });
+    tell(Event::Booting { kernel: kernel.to_owned(), qemu: qemu.to_owned() });
     let began = Instant::now();
-    let mut machine = qemu::Machine::start(&boot)?;
+    let mut machine = qemu::Machine::start(boot)?;
     let mut progress = progress::Progress::default();
     let mut steps = Vec::new();
     let mut heard = Instant::now();
@@ -277,8 +285,8 @@ fn once(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, LabErr
         schema: SCHEMA,
         simulated: true,
         form: options.form,
-        kernel,
-        qemu,
+        kernel: kernel.to_owned(),
+        qemu: qemu.to_owned(),
         seconds: tenths(began),
         ended,
         attempts: 1,
