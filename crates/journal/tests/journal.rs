@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the tests look at the tree from outside")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it does, and fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::Path;
@@ -9,6 +11,8 @@ use std::sync::Mutex;
 
 use journal::{Error, HandError, Hands, Journal, Recovered, State};
 use model::{Before, Change, Content, Digest, Effective, Intent, Layer, Op, Plan, Risk, ServiceVerb, Tool, Undo};
+
+use common::snapshot;
 
 /// Stands in for generators: `update-grub` copies the written file's text into a generated one, so that an undo that
 /// forgets to run it again is seen.
@@ -101,32 +105,6 @@ fn tree() -> tempfile::TempDir {
     std::fs::write(dir.path().join("etc/old.conf"), "old\n").unwrap();
     Copier::new(dir.path()).regenerate();
     dir
-}
-
-/// Everything below the root but the journal's own state: path → (mode, uid, bytes or link).
-fn snapshot(root: &Path) -> BTreeMap<String, (u32, u32, Vec<u8>)> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(root).unwrap().display().to_string();
-            if name == "var" {
-                continue;
-            }
-            let meta = path.symlink_metadata().unwrap();
-            let bytes = if meta.is_symlink() {
-                std::fs::read_link(&path).unwrap().display().to_string().into_bytes()
-            } else if meta.is_dir() {
-                todo.push(path);
-                Vec::new()
-            } else {
-                std::fs::read(&path).unwrap()
-            };
-            found.insert(name, (meta.mode(), meta.uid(), bytes));
-        }
-    }
-    found
 }
 
 #[test]
