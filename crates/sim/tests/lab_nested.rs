@@ -1,5 +1,4 @@
-//! The nested lab: the host gives the card to a guest of its own, QEMU in QEMU. A minute where nothing else runs, and
-//! many on a busy machine: run it by the command below.
+//! The nested lab: the host gives the card to a guest of its own, and before that every failed start is explained.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "looks for the program that cargo built")]
 #![allow(clippy::print_stdout, reason = "says what it skips, and the times")]
 
@@ -8,7 +7,6 @@ mod lab_common;
 use sim::lab::{Event, Form};
 
 #[test]
-#[ignore = "QEMU in QEMU: cargo build -p thruway && cargo test -p thruway-sim --test lab_nested -- --ignored --nocapture"]
 fn a_guest_of_the_host_gets_the_card() {
     let Some(options) = lab_common::options(Form::Nested) else { return };
     let mut said = Vec::new();

@@ -148,4 +148,22 @@ fn a_failed_start_is_explained_from_libvirts_log() {
     assert_eq!(explained[1][0]["id"], "qemu/group-not-viable");
     assert_eq!(explained[1][0]["line"], 5, "lines keep their numbers");
     assert_eq!(explained[1].as_array().map(Vec::len), Some(1), "an older start is another matter");
+
+    // The machine was booted at 09:59:00: 58 s after it is before the start, 61 s is in it.
+    put(scratch.path(), "/proc/stat", "cpu 1 2 3 4\nbtime 1767347940\n");
+    put(
+        scratch.path(),
+        "/var/log/kern.log",
+        "Jan  2 10:00:01 h kernel: [   61.0] vfio_pin_pages_remote: RLIMIT_MEMLOCK (65536) exceeded\n\
+         Jan  2 10:59:00 h kernel: [    0.0] Linux version 6.1.0\n\
+         Jan  2 10:59:50 h kernel: [   50.0] vfio_pin_pages_remote: RLIMIT_MEMLOCK (65536) exceeded\n",
+    );
+    let kernels = || {
+        let checked = json(&on(scratch.path(), &["vm", "check", "media", "--json"]));
+        checked["last_start"]["is"]["explained"][1][1][0]["line"].as_u64()
+    };
+    assert_eq!(kernels(), None, "the one is of an earlier boot, the other of an earlier time");
+    let log = std::fs::read_to_string(scratch.path().join("var/log/kern.log")).expect("just written");
+    put(scratch.path(), "/var/log/kern.log", &log.replace("[   50.0]", "[   61.0]"));
+    assert_eq!(kernels(), Some(3));
 }

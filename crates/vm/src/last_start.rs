@@ -60,9 +60,12 @@ fn libvirt(machine: &dyn Machine, name: &str) -> Seen<(LastStart, String)> {
     let log = format!("/var/log/libvirt/qemu/{name}.log");
     machine.text(&log).and_then(|text| {
         let starts = |line: &str| line.contains(": starting up libvirt version");
-        let Some(first) = text.lines().enumerate().filter(|(_, line)| starts(line)).map(|(at, _)| at).last() else {
+        let Some((first, head)) = text.lines().enumerate().filter(|(_, line)| starts(line)).last() else {
             return Seen::Absent;
         };
+        // "2026-11-25 15:40:58.123+0000"
+        let time = head.split(": ").next().unwrap_or_default();
+        let at = jiff::Timestamp::strptime("%Y-%m-%d %H:%M:%S%.f%z", time).ok().map(jiff::Timestamp::as_second);
         let text = only(&text, |at, _| at >= first);
         let end = text.lines().rev().find_map(|line| line.split_once(": shutting down, reason="));
         let ended = match end.map(|(_, reason)| reason.trim()) {
@@ -70,14 +73,16 @@ fn libvirt(machine: &dyn Machine, name: &str) -> Seen<(LastStart, String)> {
             Some(_) => Ended::Well,
             None => Ended::NoEnd,
         };
-        Seen::Is((LastStart { log, at: None, ended, explained: Vec::new(), unread: Vec::new() }, text))
+        Seen::Is((LastStart { log, at, ended, explained: Vec::new(), unread: Vec::new() }, text))
     })
 }
 
-/// Adds what the kernel said of the VM's functions and of vfio.
+/// Adds what the kernel said of the VM's functions and of vfio, since this start where the log tells times.
 fn kernel(machine: &dyn Machine, vm: &Vm, mut start: LastStart) -> Result<LastStart, TableError> {
     let functions: Vec<String> =
         vm.given.iter().flat_map(|given| &given.functions).map(|function| function.to_string()).collect();
+    // A line of the kernel has the seconds since its boot, and that has a time.
+    let since = start.at.zip(booted(machine)).map(|(at, boot)| at - boot - CLOCKS);
     for path in KERNEL_LOGS {
         let text = match machine.text(path) {
             Seen::Is(text) => text,
@@ -92,13 +97,37 @@ fn kernel(machine: &dyn Machine, vm: &Vm, mut start: LastStart) -> Result<LastSt
             line.contains("kernel:")
                 && (line.contains("vfio") || functions.iter().any(|function| line.contains(function)))
         };
-        let found = decode::explain(&only(&text, |_, line| ours(line)))?;
+        let boot = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| line.contains("kernel:") && line.contains("] Linux version "))
+            .map(|(at, _)| at)
+            .last();
+        let now = |at: usize, line: &str| {
+            since.is_none_or(|since| at >= boot.unwrap_or(0) && uptime(line).is_none_or(|seconds| seconds >= since))
+        };
+        let found = decode::explain(&only(&text, |at, line| ours(line) && now(at, line)))?;
         if !found.is_empty() {
             start.explained.push(((*path).to_owned(), found));
             break;
         }
     }
     Ok(start)
+}
+
+/// How far the kernel's count of seconds and the clock may be apart: the clock is set while the machine runs.
+const CLOCKS: i64 = 5;
+
+/// When the running kernel was booted, in seconds since the epoch. Source: proc(5), /proc/stat, btime.
+fn booted(machine: &dyn Machine) -> Option<i64> {
+    let stat = machine.text("/proc/stat");
+    stat.get()?.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+}
+
+/// The seconds since boot of "… kernel: [   18.790566] vfio_pin_pages_remote: …".
+fn uptime(line: &str) -> Option<i64> {
+    let (_, stamp) = line.split_once("kernel:")?;
+    stamp.trim_start().strip_prefix('[')?.trim_start().split('.').next()?.parse().ok()
 }
 
 /// The text with every other line emptied, so that lines keep their numbers.

@@ -242,24 +242,36 @@ fn record(boot: &[u8], grub: &[u8]) -> Result<Vec<u8>, LabError> {
     Ok(record)
 }
 
-/// The second disk: thruway, its libraries and loader, and the script.
-pub fn tools(dir: &Path, thruway: &Path, script: &str) -> Result<PathBuf, LabError> {
+/// The second disk: the script, these programs with their libraries and their loader, and these files by their names.
+/// The libraries are this machine's and not the host's, so that a newer C library here does no harm there.
+pub fn tools(
+    dir: &Path,
+    script: &str,
+    programs: &[(&str, &Path)],
+    files: &[(String, Vec<u8>)],
+) -> Result<PathBuf, LabError> {
     let tree = dir.join("tools");
     write(&tree.join("full.sh"), script.as_bytes())?;
     let mut size = 0;
-    let mut add = |from: &Path, to: PathBuf| {
-        let content = parts::bytes(from)?;
+    let mut add = |content: &[u8], to: PathBuf| {
         size += content.len() as u64;
-        write(&to, &content)?;
+        write(&to, content)?;
         std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755))
             .map_err(LabError::io(to.display().to_string()))
     };
-    add(thruway, tree.join("thruway"))?;
-    // The libraries of this machine and not the host's, so that a newer C library here does no harm there.
-    for library in parts::libraries(thruway)? {
-        let name = library.rsplit('/').next().unwrap_or(&library);
-        let name = if name.starts_with("ld-linux") { "loader" } else { name };
-        add(Path::new(&library), tree.join("lib").join(name))?;
+    for (name, program) in programs {
+        add(&parts::bytes(program)?, tree.join(name))?;
+        for library in parts::libraries(program)? {
+            let name = library.rsplit('/').next().unwrap_or(&library);
+            let name = if name.starts_with("ld-linux") { "loader" } else { name };
+            let to = tree.join("lib").join(name);
+            if !to.exists() {
+                add(&parts::bytes(Path::new(&library))?, to)?;
+            }
+        }
+    }
+    for (name, content) in files {
+        add(content, tree.join(name))?;
     }
     let image = dir.join("tools.img");
     let mut mke2fs = parts::admin("mke2fs");

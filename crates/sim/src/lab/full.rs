@@ -1,10 +1,10 @@
-//! The full lab: a Debian host boots through its own GRUB, broken; thruway mends it over one reboot and takes it back
-//! over another.
+//! The full lab: a Debian host boots through its own GRUB, broken; thruway mends it over one reboot, a guest
+//! of the host gets the card, and it is taken back over another reboot.
 
 use std::path::Path;
 
 use super::qemu::Boot;
-use super::{Event, LabError, Options, disk};
+use super::{Event, LabError, Options, disk, nested, parts};
 
 /// What the guest runs at each of its boots.
 const SCRIPT: &str = include_str!("full.sh");
@@ -30,6 +30,11 @@ pub const STEPS: &[(&str, &str)] = &[
     ("verified", "thruway host verify says held"),
     ("doctor-well", "thruway doctor finds nothing wrong"),
     ("again", "a second plan is empty"),
+    ("kvm", "the host has KVM"),
+    ("guest-boots", "a guest with the card boots"),
+    ("guest-gpu", "its thruway names the GPU"),
+    ("guest-audio", "and its audio function"),
+    ("guest-gone", "after it, vfio-pci has the card as before"),
     ("undo", "thruway undo takes it back"),
     ("files", "/etc and /boot are as before"),
     ("reboot-back", "GRUB boots the old command line"),
@@ -41,8 +46,18 @@ pub const STEPS: &[(&str, &str)] = &[
 /// The guest's kernel release and what QEMU boots.
 pub fn prepare(options: &Options, dir: &Path, tell: &mut dyn FnMut(Event)) -> Result<(String, Boot), LabError> {
     let host = disk::host(&options.cache, &options.interrupted, tell)?;
-    tell(Event::Preparing("packing thruway".into()));
-    let tools = disk::tools(dir, &options.thruway, SCRIPT)?;
+    let inner = parts::kernel(parts::CLOUD, &options.cache, tell)?;
+    let busybox = parts::busybox(&options.cache, tell)?;
+    let thruway = parts::stripped(&options.thruway, dir);
+    tell(Event::Preparing("packing thruway, QEMU, and a guest for it".into()));
+    let mut files = vec![
+        ("guest/vmlinuz".to_owned(), parts::bytes(&inner.image)?),
+        ("guest/initramfs".to_owned(), nested::guest(&busybox, &thruway)?),
+    ];
+    for file in nested::FILES {
+        files.push((format!("share/{}", file.rsplit('/').next().unwrap_or(file)), nested::firmware(file)?));
+    }
+    let tools = disk::tools(dir, SCRIPT, &[("thruway", &thruway), ("qemu", Path::new(nested::QEMU))], &files)?;
     Ok((host.release, Boot::Disk { root: host.image, tools, scratch: dir.to_owned() }))
 }
 

@@ -80,6 +80,26 @@ since() { dmesg | sed -n "s/^\[ *\([0-9]*\)\.\([0-9]*\)\] $1.*/\1\2/p" | head -n
 
 earlier() { [ -n "$vfio" ] && [ "$vfio" -lt "${root:-0}" ]; }
 
+# guest: a guest gets the card, says what it sees, and ends.
+guest() {
+    echo "LAB~ a guest with the card boots"
+    (while sleep 30; do echo "LAB~ still at it"; done) &
+    beat=$!
+    timeout 500 "$tools/lib/loader" --library-path "$tools/lib" "$tools/qemu" -L "$tools/share" \
+        -accel kvm -M q35 -nodefaults -no-reboot -m 512 -display none -serial stdio \
+        -kernel "$tools/guest/vmlinuz" -initrd "$tools/guest/initramfs" \
+        -append "console=ttyS0 panic=-1 quiet no_timer_check mitigations=off" \
+        -device pcie-root-port,id=rp1,slot=1 \
+        -device "vfio-pci,host=$gpu,bus=rp1,addr=0.0,multifunction=on,rombar=0" \
+        -device "vfio-pci,host=$audio,bus=rp1,addr=0.1" >"$state/guest" 2>&1
+    kill "$beat"
+    sed 's/^/LAB> guest: /' "$state/guest"
+    saw() { grep -o -m 1 "$1" "$state/guest" | tr -d '\r'; }
+    judge guest-boots "$(saw 'INNER: Linux.*')" says guest 'INNER: Linux'
+    judge guest-gpu "$(saw '.*10de:1d01.*')" says guest 'INNER>.*10de:1d01'
+    judge guest-audio "$(saw '.*10de:0fb8.*')" says guest 'INNER>.*10de:0fb8'
+}
+
 first() {
     # Kernel and udev make the node of vfio itself for its module's sake, loaded or not.
     nodes >"$state/nodes"
@@ -138,6 +158,11 @@ second() {
     run plan host plan --give 01:00.0
     empty() { finished && says plan 'Nothing to change'; }
     judge again "exit status $status" empty
+    modprobe kvm-amd
+    judge kvm "$(ls -l /dev/kvm 2>&1)" [ -c /dev/kvm ]
+    guest
+    run verify host verify
+    judge guest-gone "$gpu: driver $(driver "$gpu"), $audio: driver $(driver "$audio")" held
     echo "LAB~ update-grub and update-initramfs run again"
     run undo undo --yes
     judge undo "exit status $status, $(tail -n 1 "$state/undo")" finished

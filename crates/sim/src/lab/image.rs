@@ -14,11 +14,11 @@ const MODULES: &[&str] = &["vfio_iommu_type1", "vfio-pci", "snd_hda_intel"];
 
 /// The short form's initramfs as bytes. Not compressed: QEMU copies faster than the guest unpacks.
 pub fn build(kernel: &Kernel, busybox: &[u8], thruway: &Path) -> Result<Vec<u8>, LabError> {
-    host(kernel, busybox, thruway, SCRIPT).map(Cpio::finish)
+    host(kernel, busybox, thruway, SCRIPT, &[]).map(Cpio::finish)
 }
 
-/// A host that can give the card away, with this script for its first process.
-pub fn host(kernel: &Kernel, busybox: &[u8], thruway: &Path, script: &str) -> Result<Cpio, LabError> {
+/// A host that can give the card away, with this script for its first process, and with these modules beside its own.
+pub fn host(kernel: &Kernel, busybox: &[u8], thruway: &Path, script: &str, modules: &[&str]) -> Result<Cpio, LabError> {
     let mut cpio = Cpio::default();
     for dir in ["/proc", "/sys", "/tmp", "/etc", "/var/lib", "/run"] {
         cpio.directory(dir);
@@ -27,7 +27,7 @@ pub fn host(kernel: &Kernel, busybox: &[u8], thruway: &Path, script: &str) -> Re
     cpio.file("/init", 0o755, script.as_bytes());
     cpio.file("/bin/busybox", 0o755, busybox);
     let mut order = String::new();
-    for file in kernel.modules(MODULES)? {
+    for file in kernel.modules(&[MODULES, modules].concat())? {
         let (name, content) = parts::module(&file)?;
         cpio.file(&format!("/modules/{name}"), 0o644, &content);
         order.push_str(&name);

@@ -44,8 +44,8 @@ pub enum Form {
     /// Kernel and initramfs; bind and unbind. Seconds.
     #[default]
     Short,
-    /// The same host gives the card to a guest of its own, by QEMU in QEMU; what can go wrong at the start is staged
-    /// first. A minute or two.
+    /// The same host gives the card to a guest of its own, by KVM in QEMU; what can go wrong at the start is staged
+    /// first. A minute.
     Nested,
     /// A Debian host that boots through its own GRUB, three times. Minutes.
     Full,
