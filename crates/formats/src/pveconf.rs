@@ -125,19 +125,23 @@ impl Conf {
     }
 
     /// Sets a key of the main part: the value of its last line is changed in place, else a line is put where
-    /// Proxmox VE, which sorts keys, would have it.
-    pub fn set(&mut self, key: &str, value: &str) {
+    /// Proxmox VE, which sorts keys, would have it. False, and nothing changed, where it would not read back: a key that
+    /// is none, a value that is empty, or has a line end or space around it.
+    pub fn set(&mut self, key: &str, value: &str) -> bool {
+        if !is_key(key) || value.is_empty() || value.contains(['\n', '\r']) || value.trim() != value {
+            return false;
+        }
         let end = self.main_end();
-        let is_key =
+        let has_key =
             |line: &Line| matches!(line.kind, Kind::Setting { key: len, .. } if line.raw.get(..len) == Some(key));
-        if let Some(line) = self.lines.iter_mut().take(end).rev().find(|line| is_key(line)) {
+        if let Some(line) = self.lines.iter_mut().take(end).rev().find(|line| has_key(line)) {
             if let Kind::Setting { from, to, .. } = line.kind
                 && line.raw.get(from..to).is_some_and(|old| old != value)
             {
                 line.raw.replace_range(from..to, value);
                 line.kind = kind(&line.raw);
             }
-            return;
+            return true;
         }
         let at = self.place_for(key, end);
         let newline = if self.lines.iter().any(|line| line.raw.ends_with("\r\n")) { "\r\n" } else { "\n" };
@@ -151,6 +155,7 @@ impl Conf {
         }
         let raw = format!("{key}: {value}{end_of_line}");
         self.lines.insert(at, Line { kind: kind(&raw), raw });
+        true
     }
 
     /// Removes every line of a key from the main part; true where there was one.
@@ -219,14 +224,17 @@ fn kind(raw: &str) -> Kind {
     }
     let Some(key) = text.find(':') else { return Kind::Odd };
     let name = text.get(..key).unwrap_or_default();
-    let good = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     let rest = text.get(key + 1..).unwrap_or_default();
     let from = key + 1 + (rest.len() - rest.trim_start().len());
-    if !good || from >= text.len() {
+    if !is_key(name) || from >= text.len() {
         return Kind::Odd;
     }
     Kind::Setting { key, from, to: text.len() }
+}
+
+fn is_key(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 pub(crate) fn line_number(before: &[u8]) -> u32 {

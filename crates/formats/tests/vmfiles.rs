@@ -262,6 +262,11 @@ proptest! {
         edited.set("hostpci0", "0000:26:00,pcie=1");
         let again = Conf::parse(&edited.print()).expect("UTF-8");
         prop_assert_eq!(again.get("hostpci0").map(|entry| entry.value), Some("0000:26:00,pcie=1"));
+        for (key, value) in [("hostpci0", "a\nonboot: 1"), ("args", "a\r"), ("args", ""), ("args", " a"), ("a: b", "c"), ("[x]", "c")] {
+            let mut refused = conf.clone();
+            prop_assert!(!refused.set(key, value));
+            prop_assert_eq!(refused.print(), text.as_bytes());
+        }
         let _ = sections(&text);
     }
 

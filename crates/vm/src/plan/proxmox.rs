@@ -22,10 +22,11 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
     // what waits for a stop and start is as good as set: else the same plan would come again
     let mut conf = conf.clone();
     for (key, value, _) in &vm.pending {
-        match value {
+        // False changes nothing: a pending key that the file's grammar has not, or that is gone already.
+        let _ = match value {
             Some(value) => conf.set(key, value),
-            None => drop(conf.remove(key)),
-        }
+            None => conf.remove(key),
+        };
     }
     let mut wanted =
         Wanted { set: Vec::new(), delete: Vec::new(), because: Vec::new(), risk: Vec::new(), notes: Vec::new() };
