@@ -7,7 +7,7 @@ pub(crate) mod target;
 use std::collections::BTreeMap;
 
 use gpu::Card;
-use model::{Intent, Layer, Plan, Refusal};
+use model::{Intent, Layer, Plan, Refusal, Risk, Tell};
 
 use crate::{Facts, Running, Vm, VmKind};
 use target::Target;
@@ -42,6 +42,9 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         VmKind::Proxmox => proxmox::plan(facts, intent, vm, cards, &mut plan),
         VmKind::Libvirt => libvirt::plan(facts, intent, vm, cards, &mut plan),
     }
+    if let Some(tell) = intent.hint {
+        told(tell, vm, &mut plan);
+    }
     if !plan.refusals.is_empty() {
         plan.changes.clear();
     }
@@ -58,6 +61,28 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         }
     }
     plan
+}
+
+/// Says in the plan what the wish means.
+fn told(tell: Tell, vm: &Vm, plan: &mut Plan) {
+    let what = match tell {
+        Tell::Places => "where its cards sit on this host (address, slot, NUMA node, link)",
+        Tell::Named => "where its cards sit on this host (address, slot, NUMA node, link), and this host's name",
+        Tell::Nothing => "nothing any more of where its cards sit",
+    };
+    plan.intent.push(format!("tell the guest of {} {what}", vm.title()));
+}
+
+/// The cards that the VM will have: those that it has, and those that it gets.
+fn will_have<'a>(facts: &'a Facts, vm: &Vm, cards: &[&'a Card]) -> Vec<&'a Card> {
+    let mut all = facts.cards_of(vm);
+    all.extend(cards);
+    all
+}
+
+/// What a guest's root can read is told; nobody else in the guest can (the kernel's table has mode 0400).
+fn tells(vm: &Vm) -> Risk {
+    Risk::Security(format!("whoever is root in the guest of {} reads this of the host", vm.title()))
 }
 
 fn basis(facts: &Facts, vm: &Vm, cards: &[&Card]) -> BTreeMap<String, String> {
