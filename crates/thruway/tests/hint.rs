@@ -98,3 +98,41 @@ fn the_nodes_labels_carry_it() {
     assert_eq!(on(root, &["undo", "--yes"]).status.code(), Some(0));
     assert!(stdout(&on(root, &["kube", "plan"])).contains("+thruway.dev/gpu-0.host-slot"));
 }
+
+#[test]
+fn twins_are_told_apart_by_the_guests_port() {
+    let both = ["vm", "plan", "--give", "26:00.0", "--give", "2d:00.0", "--to", "vm:100", "--hint"];
+    let plan = stdout(&thruway(&[["--sim", "twin-cards"].as_slice(), &both].concat()));
+    for place in ["port=0000:00:1c.0;pci=0000:26:00.0", "port=0000:00:1c.1;pci=0000:2d:00.0"] {
+        assert!(plan.contains(place), "no {place} in\n{plan}");
+    }
+    let one = ["vm", "plan", "--give", "26:00.0", "--to", "vm:100", "--hint"];
+    let plan = stdout(&thruway(&[["--sim", "twin-cards"].as_slice(), &one].concat()));
+    assert!(plan.contains("pci=0000:26:00.0") && !plan.contains("port="), "{plan}");
+}
+
+#[test]
+fn a_guest_with_its_hosts_own_tables_is_told_nothing_else() {
+    let scratch = built("vm-libvirt");
+    let file = scratch.path().join("etc/libvirt/qemu/media.xml");
+    let text = std::fs::read_to_string(&file).expect("the domain");
+    std::fs::write(&file, text.replace("<boot dev='hd'/>", "<smbios mode='host'/>")).expect("written");
+    let refused = on(scratch.path(), &["vm", "plan", "--hint"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = stdout(&refused);
+    assert!(
+        text.contains("Refused") && text.contains("smbios mode='host'") && text.contains("vm/hint-stale"),
+        "{text}"
+    );
+    // on libvirt too it goes back to the same bytes, and a second plan is empty
+    let scratch = built("vm-libvirt");
+    let file = scratch.path().join("etc/libvirt/qemu/media.xml");
+    let before = std::fs::read(&file).expect("the domain");
+    let applied = on(scratch.path(), &["vm", "apply", "--hint", "--yes"]);
+    assert_eq!(applied.status.code(), Some(0), "{}{}", stdout(&applied), stderr(&applied));
+    assert_ne!(std::fs::read(&file).expect("the domain"), before);
+    assert!(stdout(&on(scratch.path(), &["vm", "plan", "--hint"])).contains("Nothing to change."));
+    let none = on(scratch.path(), &["vm", "apply", "--hint=none", "--yes"]);
+    assert_eq!(none.status.code(), Some(0), "{}{}", stdout(&none), stderr(&none));
+    assert_eq!(std::fs::read(&file).expect("the domain"), before, "--hint=none is the way back as well");
+}
