@@ -136,3 +136,38 @@ fn a_guest_with_its_hosts_own_tables_is_told_nothing_else() {
     assert_eq!(none.status.code(), Some(0), "{}{}", stdout(&none), stderr(&none));
     assert_eq!(std::fs::read(&file).expect("the domain"), before, "--hint=none is the way back as well");
 }
+
+#[test]
+fn a_plan_grows_old_with_the_slot_and_not_with_the_links_sleep() {
+    let scratch = built("vm-hint");
+    let root = scratch.path();
+    let plan = root.join("plan.json");
+    let out = plan.to_str().expect("a path");
+    assert_eq!(on(root, &["vm", "plan", "--hint=host", "--out", out]).status.code(), Some(0));
+    let link = root.join("sys/bus/pci/devices/0000:26:00.0/current_link_speed");
+    assert!(std::fs::read_to_string(&link).expect("the link").starts_with("2.5"));
+    std::fs::write(&link, "8.0 GT/s PCIe\n").expect("awake");
+    assert_eq!(on(root, &["apply", out, "--dry-run"]).status.code(), Some(0), "the link woke up");
+    std::fs::rename(root.join("sys/bus/pci/slots/4"), root.join("sys/bus/pci/slots/2")).expect("another slot");
+    let old = on(root, &["apply", out, "--yes"]);
+    assert_eq!(old.status.code(), Some(2), "{}", stdout(&old));
+    assert!(stderr(&old).contains("slot 4") && stderr(&old).contains("slot 2"), "{}", stderr(&old));
+}
+
+#[test]
+fn a_guest_that_lost_its_card_is_told_nothing_any_more() {
+    let scratch = built("vm-hint");
+    let root = scratch.path();
+    let conf = root.join("etc/pve/nodes/pve/qemu-server/100.conf");
+    let text = std::fs::read_to_string(&conf).expect("VM 100");
+    std::fs::write(&conf, text.replace("hostpci0: 0000:26:00,pcie=1\n", "").replace("machine: q35\n", ""))
+        .expect("written");
+    let check = stdout(&on(root, &["vm", "check", "100"]));
+    for word in ["is told of a card that it has not", "vm plan --to vm:100 --hint=none"] {
+        assert!(check.contains(word), "no {word} in\n{check}");
+    }
+    let plan = json(&on(root, &["vm", "plan", "--to", "vm:100", "--hint=none", "--json"]));
+    let changes = plan["changes"].as_array().expect("changes");
+    assert_eq!(changes.len(), 1, "{plan:#}");
+    assert_eq!(changes[0]["title"], "VM 100: args", "no card is given by the way, and nothing else is mended");
+}

@@ -6,10 +6,11 @@ pub(crate) mod target;
 
 use std::collections::BTreeMap;
 
+use formats::hint::Hint;
 use gpu::Card;
 use model::{Intent, Layer, Plan, Refusal, Risk, Tell};
 
-use crate::{Facts, Running, Vm, VmKind};
+use crate::{Facts, Running, Vm, VmKind, hint};
 use target::Target;
 
 /// What gives the wished cards to the wished VM.
@@ -31,10 +32,12 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         Target::Give(target) => target,
     };
     let (vm, cards) = (target.vm, &target.cards);
-    let mut plan = Plan::new(Layer::Vm, intent, basis(facts, vm, cards));
+    let mut plan = Plan::new(Layer::Vm, intent, basis(facts, intent, vm, cards));
     let names: Vec<String> = cards.iter().map(|card| full_name(card)).collect();
     let inferred = if target.inferred { "inferred: " } else { "" };
-    plan.intent.push(format!("{inferred}give {} to {}", names.join(" and "), vm.title()));
+    if !cards.is_empty() {
+        plan.intent.push(format!("{inferred}give {} to {}", names.join(" and "), vm.title()));
+    }
     for card in cards {
         plan.refusals.extend(refuse(facts, intent, vm, card));
     }
@@ -85,8 +88,15 @@ fn tells(vm: &Vm) -> Risk {
     Risk::Security(format!("whoever is root in the guest of {} reads this of the host", vm.title()))
 }
 
-fn basis(facts: &Facts, vm: &Vm, cards: &[&Card]) -> BTreeMap<String, String> {
+fn basis(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card]) -> BTreeMap<String, String> {
     let mut basis = BTreeMap::new();
+    if let Some(tell @ (Tell::Places | Tell::Named)) = intent.hint {
+        for hint in hint::hints(facts, &will_have(facts, vm, cards), tell == Tell::Named, &|_| None) {
+            // the link comes and goes with the card's sleep
+            let steady = Hint { max: None, now: None, ..hint };
+            basis.insert(format!("vm place of {}", steady.pci), steady.place());
+        }
+    }
     let hypervisor = if vm.kind == VmKind::Proxmox { "Proxmox VE" } else { "libvirt" };
     basis.insert("vm hypervisor".into(), hypervisor.into());
     basis.insert(format!("vm definition {}", vm.path), vm.digest.to_string());

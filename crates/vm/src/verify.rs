@@ -21,7 +21,7 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
         }],
         Target::Give(target) => {
             let mut outcomes: Vec<Outcome> = target.cards.iter().map(|card| has_card(facts, target.vm, card)).collect();
-            outcomes.push(machine(target.vm));
+            outcomes.extend((!target.cards.is_empty()).then(|| machine(target.vm)));
             outcomes.extend(intent.hint.map(|tell| told(facts, target.vm, tell)));
             outcomes
         }

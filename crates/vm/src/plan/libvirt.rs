@@ -44,7 +44,9 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
         }
         titles.push(card.identity.bdf.short());
     }
-    advise(intent, vm, plan);
+    if !cards.is_empty() {
+        advise(intent, vm, plan);
+    }
     let (mut title, mut because, mut risk) = (Vec::new(), Vec::new(), Vec::new());
     if !titles.is_empty() && text != domain.text() {
         title.push(format!("{} with all functions", titles.join(" and ")));

@@ -35,30 +35,8 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
             plan.refusals.push(refusal);
         }
     }
-    machine(intent, vm, &conf, &mut wanted);
-    firmware(facts, intent, vm, &conf, plan, &mut wanted);
-    let plain = conf.get("cpu").and_then(|cpu| PropStr::parse(cpu.value).default_or("cputype").map(str::to_owned));
-    let weak = plain
-        .as_deref()
-        .is_none_or(|model| matches!(model, "kvm64" | "kvm32" | "qemu64" | "qemu32") || model.starts_with("x86-64-v2"));
-    if weak && !allows(intent, "vm/cpu-not-host") {
-        let mut cpu = PropStr::parse(conf.get("cpu").map(|cpu| cpu.value).unwrap_or_default());
-        cpu.set_default("cputype", "host");
-        want(&mut wanted, &conf, "cpu", cpu.to_string(), "vm/cpu-not-host");
-    }
-    if !allows(intent, "vm/balloon-with-hostpci") {
-        want(&mut wanted, &conf, "balloon", "0".into(), "vm/balloon-with-hostpci");
-    }
-    if vm.scsi_disks && !allows(intent, "vm/scsihw") {
-        // an emulated controller's guest may have no virtio driver: Windows would lose its disk
-        let virtio = conf.get("scsihw").is_some_and(|kind| kind.value.starts_with("virtio-scsi"));
-        if virtio || !vm.is_windows() {
-            want(&mut wanted, &conf, "scsihw", "virtio-scsi-single".into(), "vm/scsihw");
-        } else {
-            wanted
-                .notes
-                .push("the SCSI controller is left as it is: install the virtio drivers in Windows first".into());
-        }
+    if !cards.is_empty() {
+        settings(facts, intent, vm, &conf, plan, &mut wanted);
     }
     if let Some(tell) = intent.hint {
         told(facts, vm, cards, &conf, tell, &mut wanted);
@@ -71,6 +49,35 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
     if !wanted.is_empty() {
         let change = change(facts, vm, &conf, wanted);
         plan.changes.push(change);
+    }
+}
+
+/// What a machine with a card should be: q35, OVMF, the host's CPU, no balloon, virtio-scsi.
+fn settings(facts: &Facts, intent: &Intent, vm: &Vm, conf: &Conf, plan: &mut Plan, wanted: &mut Wanted) {
+    machine(intent, vm, conf, wanted);
+    firmware(facts, intent, vm, conf, plan, wanted);
+    let plain = conf.get("cpu").and_then(|cpu| PropStr::parse(cpu.value).default_or("cputype").map(str::to_owned));
+    let weak = plain
+        .as_deref()
+        .is_none_or(|model| matches!(model, "kvm64" | "kvm32" | "qemu64" | "qemu32") || model.starts_with("x86-64-v2"));
+    if weak && !allows(intent, "vm/cpu-not-host") {
+        let mut cpu = PropStr::parse(conf.get("cpu").map(|cpu| cpu.value).unwrap_or_default());
+        cpu.set_default("cputype", "host");
+        want(wanted, conf, "cpu", cpu.to_string(), "vm/cpu-not-host");
+    }
+    if !allows(intent, "vm/balloon-with-hostpci") {
+        want(wanted, conf, "balloon", "0".into(), "vm/balloon-with-hostpci");
+    }
+    if vm.scsi_disks && !allows(intent, "vm/scsihw") {
+        // an emulated controller's guest may have no virtio driver: Windows would lose its disk
+        let virtio = conf.get("scsihw").is_some_and(|kind| kind.value.starts_with("virtio-scsi"));
+        if virtio || !vm.is_windows() {
+            want(wanted, conf, "scsihw", "virtio-scsi-single".into(), "vm/scsihw");
+        } else {
+            wanted
+                .notes
+                .push("the SCSI controller is left as it is: install the virtio drivers in Windows first".into());
+        }
     }
 }
 
