@@ -171,3 +171,14 @@ fn a_guest_that_lost_its_card_is_told_nothing_any_more() {
     assert_eq!(changes.len(), 1, "{plan:#}");
     assert_eq!(changes[0]["title"], "VM 100: args", "no card is given by the way, and nothing else is mended");
 }
+
+#[test]
+fn a_tree_without_sysfs_says_nothing_of_a_hint() {
+    let scratch = built("vm-hint");
+    std::fs::remove_dir_all(scratch.path().join("sys")).expect("a tree of files alone");
+    let doctor = json(&on(scratch.path(), &["doctor", "--json", "--layer", "vm"]));
+    let all =
+        doctor["floors"].as_array().expect("floors").iter().flat_map(|floor| floor["findings"].as_array().cloned());
+    let found = all.flatten().find(|finding| finding["id"] == "vm/hint-stale").expect("the check");
+    assert_eq!(found["verdict"], "not_applicable", "{found:#}");
+}

@@ -22,6 +22,13 @@ pub(super) const HINT_STALE: Check<Facts> = Check {
 };
 
 fn told(facts: &Facts, vm: &Vm) -> Says {
+    // a tree without /sys has no cards, and that says nothing of them
+    if !facts.gpus.looked.is_there() {
+        return Says::Skip;
+    }
+    if let Some(reason) = facts.cards_of(vm).iter().find_map(|card| card.slot.unreadable()) {
+        return Says::Unknown(reason.clone(), "/sys/bus/pci/slots".into());
+    }
     let read: Vec<Option<Hint>> = vm.hints.iter().map(|one| Hint::parse(&one.value).ok()).collect();
     let named = read.iter().flatten().any(|hint| hint.host.is_some());
     let truth = hint::of_vm(facts, vm, named);
