@@ -73,6 +73,8 @@ fn inventory() -> Inventory {
         bar_sum: 0,
         link: Seen::Absent,
         numa: None,
+        slot: Seen::Absent,
+        port: None,
         power: Seen::Absent,
         arch: None,
         nvml: None,
@@ -90,6 +92,7 @@ fn inventory() -> Inventory {
             library_path: Seen::Is("/usr/local/nvidia/lib64/libnvidia-ml.so.580.159.04".into()),
             library_via: Some("ld.so.cache".into()),
         },
+        hints: Seen::Absent,
     }
 }
 

@@ -84,6 +84,8 @@ fn inventory(kernel: Seen<String>) -> Inventory {
         bar_sum: 0,
         link: Seen::Absent,
         numa: None,
+        slot: Seen::Absent,
+        port: None,
         power: Seen::Absent,
         arch: None,
         nvml: None,
@@ -91,7 +93,14 @@ fn inventory(kernel: Seen<String>) -> Inventory {
     };
     let driver =
         DriverFacts { library: kernel.clone(), kernel, kind: None, library_path: Seen::Absent, library_via: None };
-    Inventory { cards: vec![card], functions: Vec::new(), looked: Seen::Is(()), nvml: Seen::Absent, driver }
+    Inventory {
+        cards: vec![card],
+        functions: Vec::new(),
+        looked: Seen::Is(()),
+        nvml: Seen::Absent,
+        driver,
+        hints: Seen::Absent,
+    }
 }
 
 fn running() -> Inventory {

@@ -3,6 +3,8 @@
 //! Read: name, uuid, memory, os (machine, firmware, its features, loader), features/kvm/hidden, cpu mode, memballoon,
 //! PCI controllers, and `<hostdev>` with source and guest address. Source: libvirt's domain XML format.
 
+mod smbios;
+
 use std::ops::Range;
 
 use model::Bdf;
@@ -10,6 +12,7 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 pub use crate::pveconf::BadConf;
+pub use smbios::NoRoom;
 
 /// Elements deeper than this are no domain that libvirt wrote.
 const DEPTH: usize = 64;

@@ -10,6 +10,8 @@ mod config;
 
 use model::Bdf;
 
+use crate::hint;
+
 /// What a QEMU command line says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct QemuArgs {
@@ -28,6 +30,8 @@ pub struct QemuArgs {
     /// `-cpu`, the model only.
     pub cpu: Option<String>,
     pub vfio: Vec<VfioDev>,
+    /// `-smbios type=11`: those OEM strings that are hints ([`crate::hint`]). Others may be secrets and are not kept.
+    pub hints: Vec<String>,
     /// A virtio-balloon device is there.
     pub balloon: bool,
     /// `-readconfig` files whose text was not at hand: what they add is not known.
@@ -90,6 +94,7 @@ impl QemuArgs {
                 "cpu" => found.cpu = args.next().and_then(|text| text.split(',').next()).map(str::to_owned),
                 "m" => found.take("memory", &Opts::parse(args.next().unwrap_or_default(), "size")),
                 "drive" => found.take("drive", &Opts::parse(args.next().unwrap_or_default(), "file")),
+                "smbios" => found.take("smbios", &Opts::parse(args.next().unwrap_or_default(), "file")),
                 "blockdev" => blockdev(args.next().unwrap_or_default(), &mut found),
                 "device" => {
                     let text = args.next().unwrap_or_default();
@@ -114,6 +119,10 @@ impl QemuArgs {
             "name" => self.name = opts.get("guest").map(str::to_owned).or(self.name.take()),
             "machine" => self.machine = opts.get("type").map(str::to_owned).or(self.machine.take()),
             "memory" => self.memory_mib = opts.get("size").and_then(memory).or(self.memory_mib),
+            "smbios" if opts.get("type") == Some("11") => {
+                let values = opts.0.iter().filter(|(key, value)| key == "value" && value.starts_with(hint::PREFIX));
+                self.hints.extend(values.map(|(_, value)| value.clone()));
+            }
             "drive" if opts.get("if") == Some("pflash") => {
                 let file = opts.get("file").unwrap_or("pflash");
                 self.firmware.get_or_insert_with(|| file.to_owned());
@@ -157,6 +166,9 @@ impl QemuArgs {
         }
         if let Some(file) = &self.firmware {
             add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", escape(file)));
+        }
+        for hint in &self.hints {
+            add("-smbios", format!("type=11,value={}", escape(hint)));
         }
         let mut fds: Vec<&str> = self.vfio.iter().filter_map(|device| device.iommufd.as_deref()).collect();
         fds.sort_unstable();
@@ -360,6 +372,19 @@ mod tests {
     }
 
     #[test]
+    fn hints_are_kept_and_other_oem_strings_are_not() {
+        let line = [
+            "-smbios",
+            "type=1,uuid=x",
+            "-smbios",
+            "type=11,value=io.systemd.credential:a=b,value=thruway.dev/gpu:1;id=x",
+        ];
+        let args = QemuArgs::from_args(&line);
+        assert_eq!(args.hints, ["thruway.dev/gpu:1;id=x"]);
+        assert!(!format!("{args:?}").contains("credential"));
+    }
+
+    #[test]
     fn iommufd_names_a_descriptor_and_no_address() {
         let args = QemuArgs::from_args(&[
             "-object",
@@ -403,6 +428,7 @@ mod tests {
             firmware in proptest::option::of("/[a-z,/]{1,9}"),
             addresses in proptest::collection::vec((any::<bool>(), 0u8..32, 0u8..8, proptest::option::of("[a-z0-9.]{1,5}")), 0..4),
             balloon: bool,
+            hints in proptest::collection::vec("thruway\\.dev/gpu:[a-z,=;]{0,9}", 0..3),
         ) {
             let vfio = addresses.into_iter().map(|(iommufd, device, function, bus)| VfioDev {
                 host: (!iommufd).then(|| Bdf::new(0, 1, device, function)),
@@ -414,7 +440,7 @@ mod tests {
                 ..VfioDev::default()
             });
             let facts = QemuArgs {
-                name, memory_mib: memory, firmware, balloon, vfio: vfio.collect(),
+                name, memory_mib: memory, firmware, balloon, hints, vfio: vfio.collect(),
                 machine: Some("pc-q35-7.2".into()), cpu: Some("host".into()), id: Some(100), ..QemuArgs::default()
             };
             prop_assert_eq!(QemuArgs::from_args(&facts.to_args()), facts);

@@ -1,6 +1,6 @@
 //! Proxmox VE's machine files and libvirt's domains: a corpus, small edits, and random bytes.
 
-use formats::domxml::{Domain, NewHostDev};
+use formats::domxml::{Domain, NewHostDev, NoRoom};
 use formats::pveconf::{Conf, sections};
 use model::Bdf;
 use proptest::prelude::*;
@@ -243,6 +243,84 @@ fn a_splice_uses_the_files_own_line_ends_and_indent() {
     let without = original.without(&[Bdf::new(0, 0x26, 0, 1)]);
     let (gone, come) = diff(original.text(), &without);
     assert_eq!((gone.len(), come.len()), (6, 0));
+}
+
+const OURS: &str = "thruway.dev/gpu:";
+
+fn hints(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{OURS}1;id=10de:1d01;pci=0000:2{n}:00.0")).collect()
+}
+
+#[test]
+fn oem_strings_come_and_go_with_their_lines_only() {
+    for (name, bytes) in DOMAINS {
+        let this = domain(name);
+        let with = match this.with_oem_strings(OURS, &hints(2)) {
+            Ok(with) => with,
+            Err(NoRoom::NoOs) => {
+                assert!(!this.text().contains("</os>"), "{name}");
+                continue;
+            }
+            Err(other) => panic!("{name}: {other}"),
+        };
+        let new = |line: &&str| ["sysinfo", "oemStrings", OURS].iter().any(|word| line.contains(word));
+        let (come, kept): (Vec<&str>, Vec<&str>) = with.split_inclusive('\n').partition(new);
+        // an <os> on one line is parted; it comes back together below
+        let one_line = this.text().contains("</type></os>");
+        assert!(one_line || kept.concat() == this.text(), "{name}: {with}");
+        assert_eq!(come.len(), 7, "{name}: {come:?}");
+        assert_eq!(come.iter().all(|line| line.ends_with("\r\n")), this.text().contains("\r\n"), "{name}: {come:?}");
+        let after = Domain::parse(with.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(after.oem_strings(OURS), hints(2), "{name}");
+        assert_eq!((&after.name, &after.hostdevs.len()), (&this.name, &this.hostdevs.len()), "{name}");
+        assert_eq!(after.with_oem_strings(OURS, &hints(2)).as_deref(), Ok(with.as_str()), "{name}: twice is once");
+        let fewer = after.with_oem_strings(OURS, &hints(1)).expect("room");
+        assert_eq!(Domain::parse(fewer.as_bytes()).expect("a domain").oem_strings(OURS), hints(1), "{name}");
+        assert_eq!(after.with_oem_strings(OURS, &[]).expect("room").as_bytes(), bytes, "{name}: taken out");
+    }
+}
+
+#[test]
+fn oem_strings_stand_beside_what_others_put_there() {
+    let base = domain("01-q35-efi").text().to_owned();
+    let other = "  <sysinfo type='smbios'>\n    <system>\n      <entry name='serial'>x</entry>\n    </system>\n    \
+        <oemStrings>\n      <entry>myapp:1</entry>\n    </oemStrings>\n  </sysinfo>\n  <os";
+    let taken = base.replacen("  <os", other, 1).replacen("</os>", "  <smbios mode='sysinfo'/>\n  </os>", 1);
+    let this = Domain::parse(taken.as_bytes()).expect("a domain");
+    let with = this.with_oem_strings(OURS, &hints(1)).expect("room");
+    let (gone, come) = diff(&taken, &with);
+    assert_eq!((gone.len(), come.len()), (0, 1), "{come:?}");
+    let after = Domain::parse(with.as_bytes()).expect("a domain");
+    assert_eq!(
+        (after.oem_strings(OURS), after.oem_strings("")),
+        (hints(1), vec!["myapp:1".to_owned(), hints(1).remove(0)])
+    );
+    assert_eq!(after.with_oem_strings(OURS, &[]).as_deref(), Ok(taken.as_str()));
+    // no oemStrings yet
+    let strings = "    <oemStrings>\n      <entry>myapp:1</entry>\n    </oemStrings>\n";
+    let bare = taken.replacen(strings, "", 1);
+    assert_ne!(bare, taken);
+    let with = Domain::parse(bare.as_bytes()).expect("a domain").with_oem_strings(OURS, &hints(1)).expect("room");
+    let after = Domain::parse(with.as_bytes()).expect("a domain");
+    assert_eq!(after.oem_strings(OURS), hints(1));
+    assert_eq!(after.with_oem_strings(OURS, &[]).as_deref(), Ok(bare.as_str()));
+    // the host's own tables leave no room, and QEMU's own give way
+    let mode = |mode: &str| base.replacen("</os>", &format!("  <smbios mode='{mode}'/>\n  </os>"), 1);
+    let host = Domain::parse(mode("host").as_bytes()).expect("a domain");
+    assert_eq!(host.with_oem_strings(OURS, &hints(1)), Err(NoRoom::HostTables));
+    let own = Domain::parse(mode("emulate").as_bytes()).expect("a domain");
+    assert!(own.with_oem_strings(OURS, &hints(1)).expect("room").contains("<smbios mode='sysinfo'/>"));
+}
+
+#[test]
+fn a_root_ports_place_is_read() {
+    let text = domain("02-passed").text().replacen(
+        "index='1' model='pcie-root-port'/>",
+        "index='1' model='pcie-root-port'><address type='pci' bus='0x00' slot='0x02' function='0x1'/></controller>",
+        1,
+    );
+    let this = Domain::parse(text.as_bytes()).expect("a domain");
+    assert_eq!((this.port_at(1), this.port_at(0), this.port_at(99)), (Some((2, 1)), None, None));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use machine::nvml::{NvmlGpu, NvmlReport};
 use model::{Bdf, Identity, PciId, Seen};
 use serde::{Deserialize, Serialize};
 
+use crate::hint::Told;
+
 /// All PCI functions of a machine, its cards, and NVIDIA's driver if one runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inventory {
@@ -16,6 +18,8 @@ pub struct Inventory {
     pub looked: Seen<()>,
     pub nvml: Seen<NvmlReport>,
     pub driver: DriverFacts,
+    /// What this machine's hypervisor told of its cards' places. Absent: nothing.
+    pub hints: Seen<Vec<Told>>,
 }
 
 /// One PCI function as sysfs has it.
@@ -62,6 +66,10 @@ pub struct Card {
     pub bar_sum: u64,
     pub link: Seen<Link>,
     pub numa: Option<i32>,
+    /// The physical slot, by /sys/bus/pci/slots. Absent: the firmware names none for it.
+    pub slot: Seen<String>,
+    /// The bridge above it; none on a root bus.
+    pub port: Option<Bdf>,
     /// `power_state`: "D0", "D3cold".
     pub power: Seen<String>,
     pub arch: Option<Arch>,

@@ -7,9 +7,10 @@ use machine::{Answer, Machine, MachineExt as _, Question};
 use model::{Bdf, Identity, PciId, Reason, Seen};
 
 use crate::names::{self, class_name};
-use crate::{Bar, Card, Function, Group, Holder, Inventory, Link, Speed, arch, driver, holder};
+use crate::{Bar, Card, Function, Group, Holder, Inventory, Link, Speed, arch, driver, hint, holder};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
+const SLOTS: &str = "/sys/bus/pci/slots";
 
 /// Looks at every PCI function, every card, NVML and the driver's files. Changes nothing and wakes nothing: of a card
 /// that sleeps, `config`, the link and the like are not read, and NVML is not asked.
@@ -23,7 +24,7 @@ pub fn observe(machine: &dyn Machine) -> Inventory {
     }
     holder::find(machine, &mut cards);
     let driver = driver::observe(machine);
-    Inventory { cards, functions, looked, nvml, driver }
+    Inventory { cards, functions, looked, nvml, driver, hints: hint::observe(machine) }
 }
 
 fn nvml(machine: &dyn Machine, functions: &[Function]) -> Seen<NvmlReport> {
@@ -158,6 +159,7 @@ fn cards(machine: &dyn Machine, functions: &[Function], nvml: Option<&NvmlReport
             groups.entry(number).or_default().push(function.bdf);
         }
     }
+    let slots = if functions.iter().any(display) { slots(machine) } else { Seen::Absent };
     let mut cards = Vec::new();
     for slot in functions.chunk_by(|a, b| a.bdf.same_slot(&b.bdf)) {
         let Some(first) = slot.iter().position(display) else { continue };
@@ -174,8 +176,8 @@ fn cards(machine: &dyn Machine, functions: &[Function], nvml: Option<&NvmlReport
                 companions.push(function.bdf);
             }
         }
-        cards.push(card(machine, &slot[first], companions, &groups, nvml));
-        cards.extend(virtuals.into_iter().map(|function| card(machine, function, Vec::new(), &groups, nvml)));
+        cards.push(card(machine, &slot[first], companions, &groups, nvml, &slots));
+        cards.extend(virtuals.into_iter().map(|function| card(machine, function, Vec::new(), &groups, nvml, &slots)));
     }
     cards
 }
@@ -186,6 +188,7 @@ fn card(
     companions: Vec<Bdf>,
     groups: &HashMap<u32, Vec<Bdf>>,
     nvml: Option<&NvmlReport>,
+    slots: &Seen<Vec<(String, String)>>,
 ) -> Card {
     let bdf = function.bdf;
     let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");
@@ -217,11 +220,24 @@ fn card(
         bars,
         link: link(machine, &at, &power),
         numa: function.numa,
+        slot: slots
+            .clone()
+            .and_then(|slots| Seen::from(slots.into_iter().find(|(at, _)| *at == bdf.slot()).map(|(_, name)| name))),
+        port: machine.link(&format!("{DEVICES}/{bdf}")).get().and_then(|target| hint::port_of(target)),
         power,
         arch: None,
         nvml: nvml.cloned().map(Box::new),
         holder: Holder::Nobody,
     }
+}
+
+/// Every physical slot: the address in it without a function ("0000:26:00"), and its name. Source: the kernel's
+/// Documentation/ABI/testing/sysfs-bus-pci, /sys/bus/pci/slots.
+fn slots(machine: &dyn Machine) -> Seen<Vec<(String, String)>> {
+    machine.list(SLOTS).map(|names| {
+        let at = |name: String| Some((machine.value(&format!("{SLOTS}/{name}/address")).is()?, name));
+        names.into_iter().filter_map(at).collect()
+    })
 }
 
 /// Kernels before 5.15 do not name the methods; that there is one shows in the file `reset`.

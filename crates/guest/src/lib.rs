@@ -47,5 +47,8 @@ pub fn presence(facts: &Facts) -> Presence {
         (Seen::Is(true), Seen::Absent) => "; no IOMMU in here, and none is needed: the host translates for its guest",
         _ => "",
     };
-    Presence::Here(format!("{place}, {}, {driver}{iommu}", cards.join(", ")))
+    let told: Vec<String> =
+        facts.places.iter().map(|(bdf, hint)| format!("{} is {}", bdf.short(), hint.place())).collect();
+    let told = if told.is_empty() { String::new() } else { format!("; on the host {}", told.join("; ")) };
+    Presence::Here(format!("{place}, {}, {driver}{iommu}{told}", cards.join(", ")))
 }

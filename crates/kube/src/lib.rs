@@ -9,6 +9,7 @@ mod observe;
 pub mod placement;
 mod plan;
 mod read;
+pub mod topology;
 mod verify;
 
 pub use api::{apply_to_list, inverse, settle};

@@ -1,12 +1,15 @@
 //! What is seen of the cluster: the API's lists, the kubelet's files, and which node this machine is.
 
+use std::collections::BTreeMap;
+
 use gpu::Inventory;
-use machine::{KubeList, Machine, MachineExt, Question};
+use machine::{DMI_TABLE, KubeList, Machine, MachineExt, Question};
 use model::{Fact, Presence, Reason, Seen, Source};
 use serde::Serialize;
 
 use crate::objects::{self, Node, Pod, Workload, is_gpu_label};
 use crate::read::{At, Bad};
+use crate::topology;
 
 /// All that the cluster floor's checks and planner know.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +26,8 @@ pub struct Facts {
     pub cards: Seen<Vec<String>>,
     /// How many of them work under NVIDIA's driver.
     pub working: Fact<u64>,
+    /// The labels of this machine's node by what its hypervisor told of its cards' places; empty where it told nothing.
+    pub topology: Fact<BTreeMap<String, String>>,
 }
 
 const AGENT_FILES: [&str; 5] = [
@@ -45,8 +50,18 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
             gpus.nvidia().map(|card| format!("{} {}", card.identity.bdf.short(), card.short_name())).collect()
         }),
         working: working(gpus),
+        topology: topology(gpus),
         nodes,
     }
+}
+
+fn topology(gpus: &Inventory) -> Fact<BTreeMap<String, String>> {
+    let place = |card: &gpu::Card| Some((card.identity.bdf, gpus.place(card)?.clone()));
+    let labels = match (&gpus.hints, &gpus.looked) {
+        (Seen::Unreadable(reason), _) | (_, Seen::Unreadable(reason)) => Seen::Unreadable(reason.clone()),
+        _ => Seen::Is(topology::labels(&gpus.nvidia().filter_map(place).collect::<Vec<_>>())),
+    };
+    Fact::new(labels, Source::file(DMI_TABLE))
 }
 
 fn agent(machine: &dyn Machine) -> Fact<String> {

@@ -2,9 +2,9 @@
 
 use model::{Evidence, Intent, Outcome, OutcomeState, Seen, Source};
 
-use crate::Facts;
 use crate::objects::{Node, PRESENT, Workload};
 use crate::placement::lands_on;
+use crate::{Facts, topology};
 
 /// Labels there and only there; the device plugin on GPU nodes alone; the Deployments' pods granted a GPU.
 pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
@@ -19,6 +19,7 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
         }
     };
     let mut all: Vec<Outcome> = nodes.iter().filter_map(|node| label(facts, node)).collect();
+    all.extend(facts.own_node().and_then(|me| places(facts, me)));
     all.extend(facts.plugins().iter().filter_map(|set| plugin(facts, nodes, set)));
     for deployment in facts.deployments.get().into_iter().flatten() {
         let named =
@@ -55,6 +56,26 @@ fn label(facts: &Facts, node: &Node) -> Option<Outcome> {
         }
         _ => None,
     }
+}
+
+/// The labels of the cards' places, where any are told or set.
+fn places(facts: &Facts, me: &Node) -> Option<Outcome> {
+    let wanted = facts.topology.get()?;
+    let ours: Vec<String> = me
+        .labels
+        .iter()
+        .filter(|(key, _)| topology::is_ours(key))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if wanted.is_empty() && ours.is_empty() {
+        return None;
+    }
+    let state = match topology::changes(&me.labels, wanted).first() {
+        None => OutcomeState::Held,
+        Some((key, _)) => OutcomeState::Failed(format!("{key} says otherwise than the host told")),
+    };
+    let says = format!("node {} is labelled with its cards' places on the host", me.name);
+    Some(outcome(says, state, vec![(facts.nodes.source.clone(), format!("{}: {}", me.name, ours.join(", ")))]))
 }
 
 fn plugin(facts: &Facts, nodes: &[Node], set: &Workload) -> Option<Outcome> {

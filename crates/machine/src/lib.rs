@@ -35,6 +35,10 @@ pub use record::Recorder;
 /// or not ours to read whole.
 pub const READ_LIMIT: usize = 8 << 20;
 
+/// SMBIOS's structure table. Serial numbers and other programs' secrets stand in it too, so a recording keeps of it only
+/// what is ours ([`Recorder`]).
+pub const DMI_TABLE: &str = "/sys/firmware/dmi/tables/DMI";
+
 /// What kind of machine stands behind the view. Everything shown of a simulated one says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use formats::{hint, smbios};
 use model::{Reason, Seen};
 
 use crate::walk::{End, Step, walk};
-use crate::{Answer, FileKind, Kind, Machine, Memory, Node, NodeKind, Question, Stat, memory};
+use crate::{Answer, DMI_TABLE, FileKind, Kind, Machine, Memory, Node, NodeKind, Question, Stat, memory};
 
 /// Passes every look on to a machine and keeps what came back, errors and absences too. So a capture holds just what
 /// the observers asked for, and the doctor says the same over it as over the machine.
@@ -113,6 +114,13 @@ impl<'a> Recorder<'a> {
     }
 }
 
+/// What is kept of a file in place of all of it: of SMBIOS's table the hints of [`formats::hint`].
+fn ours_of(path: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    let is_ours = |text: &String| text.starts_with(hint::PREFIX);
+    let hints = || smbios::oem_strings(bytes).into_iter().filter(is_ours).collect::<Vec<String>>();
+    (path == DMI_TABLE).then(|| smbios::table_of(&hints()))
+}
+
 /// Metadata, where nothing better is known of the name.
 fn keep_stat(memory: &mut Memory, path: &str, stat: Stat) {
     if memory.nodes_get(path).is_some() {
@@ -139,8 +147,12 @@ impl Machine for Recorder<'_> {
     fn read(&self, path: &str) -> Seen<Vec<u8>> {
         let end = self.walk(path, true);
         let seen = self.inner.read(path);
-        let stat = self.inner.stat(path);
-        let bytes = seen.as_ref().map(|bytes| bytes.as_slice().into());
+        let mut stat = self.inner.stat(path);
+        let ours = seen.as_ref().and_then(|bytes| Seen::from(ours_of(&end.path, bytes)));
+        if let (Seen::Is(ours), Seen::Is(stat)) = (&ours, &mut stat) {
+            stat.size = ours.len() as u64;
+        }
+        let bytes = seen.as_ref().map(|bytes| ours.get().unwrap_or(bytes).as_slice().into());
         match (&seen, stat) {
             (_, Seen::Is(stat)) if stat.kind == FileKind::File => {
                 self.keep(&end, Node { stat, kind: NodeKind::File(bytes) });

@@ -9,10 +9,11 @@ mod learn;
 mod scan;
 mod secret;
 
+use formats::smbios::{oem_strings, table_of};
 use model::Seen;
 use serde_json::Value;
 
-use crate::{Answer, Memory, Node, NodeKind};
+use crate::{Answer, DMI_TABLE, Memory, Node, NodeKind};
 
 pub use scan::Redactor;
 
@@ -25,7 +26,7 @@ pub fn redact(memory: &Memory) -> Memory {
         let mut stat = node.stat.clone();
         let kind = match &node.kind {
             NodeKind::File(Seen::Is(bytes)) => {
-                let new = redactor.file(path, bytes);
+                let new = if path == DMI_TABLE { redactor.oem(bytes) } else { redactor.file(path, bytes) };
                 if stat.size == bytes.len() as u64 {
                     stat.size = new.len() as u64;
                 }
@@ -85,6 +86,12 @@ pub fn redact(memory: &Memory) -> Memory {
 }
 
 impl Redactor {
+    /// SMBIOS's table as the recorder keeps it: OEM strings and nothing else. A name may change its length.
+    fn oem(&mut self, table: &[u8]) -> Vec<u8> {
+        let texts: Vec<String> = oem_strings(table).iter().map(|text| self.text(text)).collect();
+        table_of(&texts)
+    }
+
     fn reason(&mut self, reason: &model::Reason) -> model::Reason {
         match reason {
             model::Reason::Malformed(what) => model::Reason::Malformed(self.text(what)),

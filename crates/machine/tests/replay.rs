@@ -290,3 +290,32 @@ fn this_machine_is_recorded_quickly_and_read_back() {
     assert_eq!(again, done);
     assert_eq!(again.read("/proc/devices"), root.read("/proc/devices"), "nothing in it is a secret");
 }
+
+/// SMBIOS's table holds serial numbers and what others pass by it, systemd's credentials among that: of all that only the
+/// hints are kept, redacted or not, and the host's name in one is a name.
+#[test]
+fn of_smbios_only_hints_are_kept() {
+    let hint = "thruway.dev/gpu:1;id=10de:1d01;pci=0000:26:00.0;slot=4;host=attic";
+    let mut table = b"\x01\x06\0\0\x01\x02Maker\0SERIAL-12345\0\0".to_vec();
+    let strings = ["io.systemd.credential:key=hunter2".to_owned(), hint.to_owned()];
+    table.extend(formats::smbios::table_of(&strings));
+    let mut inner = machine::Memory::new("x");
+    inner.insert_file(machine::DMI_TABLE, &table);
+    let recorder = Recorder::new(&inner);
+    assert_eq!(recorder.read(machine::DMI_TABLE), Seen::Is(table.clone()), "whoever looks sees all");
+    let kept = recorder.finish();
+    let strings = |memory: &machine::Memory| match memory.read(machine::DMI_TABLE) {
+        Seen::Is(bytes) => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            assert!(!text.contains("hunter2") && !text.contains("SERIAL"), "{text}");
+            formats::smbios::oem_strings(&bytes)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(strings(&kept), [hint]);
+    let done = strings(&machine::redact::redact(&kept));
+    assert_eq!(done.len(), 1);
+    assert!(!done[0].contains("attic"), "{done:?}");
+    let read = formats::hint::Hint::parse(&done[0]).expect("still a hint");
+    assert_eq!((read.slot.as_deref(), read.pci.to_string().as_str()), (Some("4"), "0000:26:00.0"));
+}

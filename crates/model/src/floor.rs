@@ -43,6 +43,20 @@ pub struct Intent {
     pub deployment: Option<String>,
     /// Watch the boot that the plan waits for.
     pub guard: Option<Guard>,
+    /// What the VM's guest is told of where its cards sit on the host. None: what it is told now is left alone.
+    pub hint: Option<Tell>,
+}
+
+/// How much of the host a guest is told. It is host information, so nothing is told unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tell {
+    /// Each card's address, slot, NUMA node and link.
+    Places,
+    /// The same, and the host's name.
+    Named,
+    /// Nothing: what it was told before goes.
+    Nothing,
 }
 
 /// A one-shot unit that looks, after the boot, whether the plan came true.

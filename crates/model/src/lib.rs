@@ -8,7 +8,7 @@ mod plan;
 mod seen;
 
 pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all};
-pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence};
+pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence, Tell};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
 pub use plan::{

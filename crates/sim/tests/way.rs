@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::{Laid, lay_out};
 use journal::Journal;
 use machine::{Machine, MachineExt};
-use model::{Intent, OutcomeState, Plan};
+use model::{Intent, OutcomeState, Plan, Risk, Tell};
 use sim::SimHands;
 use sim::physics::{boot, install_driver, install_packages, plug_into, start_vm};
 
@@ -132,6 +132,51 @@ fn the_whole_way_to_a_card_in_the_guest() {
         let fails = matches!(finding.verdict, model::Verdict::Fail(_));
         assert!(!fails, "{}: {:?}", finding.about.id, finding.verdict);
     }
+}
+
+#[test]
+fn a_guest_is_told_where_its_card_sits() {
+    let (host, guest) = (lay_out("vm-hint"), lay_out("seed-guest"));
+    let look = |laid: &Laid| {
+        let root = laid.again();
+        let gpus = gpu::observe(&root);
+        (vm::observe(&root, &gpus), guest::observe(&root, &gpus), gpus)
+    };
+    let before = files(&host);
+    let wish = |hint| Intent { vm: Some("100".into()), hint, ..Intent::default() };
+    assert_eq!(vm::plan(&look(&host).0, &wish(None)).changes, [], "nothing is told unasked");
+    // the box tells the places: with the host's name it is another text
+    let named = wish(Some(Tell::Named));
+    let plan = vm::plan(&look(&host).0, &named);
+    assert!(
+        plan.changes.iter().flat_map(|change| &change.risk).any(|risk| matches!(risk, Risk::Security(_))),
+        "{plan:?}"
+    );
+    let number = apply(&host, &plan);
+    assert_eq!(vm::plan(&look(&host).0, &named).changes, [], "a second plan");
+    assert!(vm::verify(&look(&host).0, &named).iter().any(|outcome| matches!(outcome.state, OutcomeState::Pending(_))));
+    let started = start_vm(host.path(), 100).expect("starts");
+    assert_eq!(started.oem_strings.len(), 2, "another's own and ours: {:?}", started.oem_strings);
+    for outcome in vm::verify(&look(&host).0, &named) {
+        assert_eq!(outcome.state, OutcomeState::Held, "{}", outcome.says);
+    }
+    plug_into(guest.path(), &started).expect("boots");
+    let (_, inside, gpus) = look(&guest);
+    let card = gpus.nvidia().next().expect("the card");
+    let place = gpus.place(card).expect("its place");
+    assert_eq!(place.place(), "pve 0000:26:00.0, slot 4, NUMA 0, x4 8.0 GT/s");
+    assert!(format!("{:?}", guest::presence(&inside)).contains("slot 4, NUMA 0"), "{:?}", guest::presence(&inside));
+    // taken out again, the guest knows nothing after its next start
+    sim::physics::stop_vm(host.path(), 100).expect("stops");
+    undo(&host, number);
+    assert_eq!(files(&host), before, "undo left differences");
+    let number = apply(&host, &vm::plan(&look(&host).0, &wish(Some(Tell::Nothing))));
+    let started = start_vm(host.path(), 100).expect("starts");
+    assert_eq!(started.oem_strings, ["myapp:1"]);
+    plug_into(guest.path(), &started).expect("boots");
+    assert!(look(&guest).2.hints.is_absent());
+    undo(&host, number);
+    assert_eq!(files(&host), before, "undo left differences");
 }
 
 /// The session in which thruway runs may come in by a card's neighbour that does not carry the default route.

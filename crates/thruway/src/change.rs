@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use journal::{Journal, Progress, Recovered, State, Transaction, Undone};
 use machine::Kind;
-use model::{Handover, Intent, Layer, Op, OutcomeState, PLAN_SCHEMA, Plan};
+use model::{Handover, Intent, Layer, Op, OutcomeState, PLAN_SCHEMA, Plan, Tell};
 
 use crate::bind;
-use crate::cli::{ApplyArgs, Global, PlanArgs, UndoArgs, WishArgs};
+use crate::cli::{ApplyArgs, Global, HintWish, PlanArgs, UndoArgs, WishArgs};
 use crate::paint::{Page, Tone, paint};
 use crate::plans;
 use crate::pve_api;
@@ -38,6 +38,11 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         engine: wish.engine.clone(),
         default_runtime: wish.default_runtime,
         deployment: wish.deployment.clone(),
+        hint: wish.hint.map(|wish| match wish {
+            HintWish::Card => Tell::Places,
+            HintWish::Host => Tell::Named,
+            HintWish::None => Tell::Nothing,
+        }),
         guard: wish.guard.map(|guard| crate::guard::wish(guard, wish.guard_program.as_deref())).transpose()?,
     })
 }

@@ -329,6 +329,10 @@ pub struct WishArgs {
     /// boot once more if the network's gateway does not answer
     #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "report")]
     pub guard: Option<GuardWish>,
+    /// Tell the VM's guest where its cards sit on this host: address, slot, NUMA node, link, as OEM strings of its SMBIOS;
+    /// whoever is root in the guest can read it. =host: this host's name too; =none: take it out again
+    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "card")]
+    pub hint: Option<HintWish>,
     /// With --guard: where thruway lies on that machine; without it, where this program lies here
     #[arg(long, value_name = "PATH", requires = "guard")]
     pub guard_program: Option<PathBuf>,
@@ -340,6 +344,16 @@ pub enum GuardWish {
     Report,
     /// The same; and if the network does not come back, undo and boot once more
     Undo,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HintWish {
+    /// Each card's address, slot, NUMA node and link
+    Card,
+    /// The same, and this host's name
+    Host,
+    /// Nothing; what was told before is taken out
+    None,
 }
 
 #[derive(Args, Debug, Clone, Default)]

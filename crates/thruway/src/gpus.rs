@@ -24,6 +24,7 @@ pub fn json(
         let mut value = serde_json::to_value(card)?;
         if let Some(object) = value.as_object_mut() {
             object.insert("promised".into(), serde_json::to_value(promises::promised(ledger, inventory, card))?);
+            object.insert("on_host".into(), serde_json::to_value(inventory.place(card))?);
         }
         cards.push(value);
     }
@@ -36,6 +37,7 @@ pub fn json(
         "looked": inventory.looked,
         "driver": inventory.driver,
         "cards": cards,
+        "hints": inventory.hints,
         "ledger": ledger,
     }))
 }
@@ -71,6 +73,10 @@ pub fn page(inventory: &Inventory, ledger: &Ledger, machine: &str, kind: Kind, o
             (_, Some(bdf)) => page.line(format!("No GPU at {bdf} on {machine}.")),
             _ => page.line(format!("No GPU: {machine} has no display or 3D controller on its PCI bus.")),
         }
+    }
+    for astray in inventory.astray() {
+        page.gap();
+        page.line(format!("Told by the hypervisor: {}.", astray.why));
     }
     lost_lines(&mut page, inventory, ledger);
     driver_lines(&mut page, inventory);
@@ -122,6 +128,12 @@ fn card_lines(page: &mut Page, inventory: &Inventory, ledger: &Ledger, card: &Ca
     match card.numa {
         Some(node) if node >= 0 => say("NUMA", format!("node {node}")),
         _ => {}
+    }
+    if let Seen::Is(slot) = &card.slot {
+        say("slot", slot.clone());
+    }
+    if let Some(hint) = inventory.place(card) {
+        say("on host", format!("{} (told by the hypervisor)", hint.place()));
     }
     if let Some(power) = card.power.get().filter(|power| *power != "D0" && *power != "unknown") {
         say("power", power.clone());

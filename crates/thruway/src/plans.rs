@@ -96,7 +96,7 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         }
         Op::Proxmox { vmid, set, delete, .. } => {
             for (key, value) in set {
-                page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --{key} {value}"));
+                page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --{key} {}", quoted(value)));
             }
             if !delete.is_empty() {
                 page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --delete {}", delete.join(",")));
@@ -121,6 +121,17 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
             page.whole(4, "", 0, Tone::Code, &format!("{verb} {} {place}{}", op.kind, op.name));
             page.diff(6, &op.preview);
         }
+    }
+}
+
+/// A word as a shell takes it: in single quotes where it holds more than plain characters.
+fn quoted(word: &str) -> String {
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '=' | '/' | '+' | '@' | '%');
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

@@ -170,7 +170,13 @@ impl Way {
         let intent = &plan.asked;
         let to_vm = |vm: Option<String>| {
             let wanted = self.host.wanted.iter().map(|want| want.bdf);
-            let cards: Vec<Bdf> = if intent.give.is_empty() { wanted.collect() } else { intent.give.clone() };
+            // a wish about what one VM's guest is told is of that VM's cards alone
+            let told = intent.vm.as_deref().filter(|_| intent.hint.is_some()).and_then(|name| self.vm.vm(name));
+            let cards: Vec<Bdf> = match told {
+                _ if !intent.give.is_empty() => intent.give.clone(),
+                Some(vm) if layer == Layer::Vm => self.vm.cards_of(vm).iter().map(|card| card.identity.bdf).collect(),
+                _ => wanted.collect(),
+            };
             let vm = intent.vm.clone().or(vm).unwrap_or_default();
             cards.into_iter().map(|bdf| (bdf, Owner::Vm(vm.clone()))).collect()
         };

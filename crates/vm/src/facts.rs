@@ -89,6 +89,8 @@ pub struct HostMemory {
 /// What of the host decides whether a VM with a card starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Host {
+    /// /proc/sys/kernel/hostname, else /etc/hostname.
+    pub name: Seen<String>,
     /// The CPU offers VT-x or SVM: `vmx` or `svm` in /proc/cpuinfo.
     pub virtualization: Seen<bool>,
     /// The CPU has pages of 1 GiB: `pdpe1gb` in /proc/cpuinfo.
@@ -176,6 +178,8 @@ pub struct Vm {
     /// Changes that wait for a stop and start: (key, new value or none for a deletion, line).
     pub pending: Vec<(String, Option<String>, Option<u32>)>,
     pub snapshots: Vec<String>,
+    /// What the guest is told of its cards' places from the next start on: the texts, unread.
+    pub hints: Vec<Setting<String>>,
     pub running: Running,
     #[serde(skip)]
     pub bytes: Vec<u8>,

@@ -5,6 +5,7 @@
 
 mod checks;
 mod facts;
+mod hint;
 mod last_start;
 mod observe;
 mod one;

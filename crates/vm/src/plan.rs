@@ -6,10 +6,11 @@ pub(crate) mod target;
 
 use std::collections::BTreeMap;
 
+use formats::hint::Hint;
 use gpu::Card;
-use model::{Intent, Layer, Plan, Refusal};
+use model::{Intent, Layer, Plan, Refusal, Risk, Tell};
 
-use crate::{Facts, Running, Vm, VmKind};
+use crate::{Facts, Running, Vm, VmKind, hint};
 use target::Target;
 
 /// What gives the wished cards to the wished VM.
@@ -31,16 +32,21 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         Target::Give(target) => target,
     };
     let (vm, cards) = (target.vm, &target.cards);
-    let mut plan = Plan::new(Layer::Vm, intent, basis(facts, vm, cards));
+    let mut plan = Plan::new(Layer::Vm, intent, basis(facts, intent, vm, cards));
     let names: Vec<String> = cards.iter().map(|card| full_name(card)).collect();
     let inferred = if target.inferred { "inferred: " } else { "" };
-    plan.intent.push(format!("{inferred}give {} to {}", names.join(" and "), vm.title()));
+    if !cards.is_empty() {
+        plan.intent.push(format!("{inferred}give {} to {}", names.join(" and "), vm.title()));
+    }
     for card in cards {
         plan.refusals.extend(refuse(facts, intent, vm, card));
     }
     match vm.kind {
         VmKind::Proxmox => proxmox::plan(facts, intent, vm, cards, &mut plan),
         VmKind::Libvirt => libvirt::plan(facts, intent, vm, cards, &mut plan),
+    }
+    if let Some(tell) = intent.hint {
+        told(tell, vm, &mut plan);
     }
     if !plan.refusals.is_empty() {
         plan.changes.clear();
@@ -60,8 +66,37 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     plan
 }
 
-fn basis(facts: &Facts, vm: &Vm, cards: &[&Card]) -> BTreeMap<String, String> {
+/// Says in the plan what the wish means.
+fn told(tell: Tell, vm: &Vm, plan: &mut Plan) {
+    let what = match tell {
+        Tell::Places => "where its cards sit on this host (address, slot, NUMA node, link)",
+        Tell::Named => "where its cards sit on this host (address, slot, NUMA node, link), and this host's name",
+        Tell::Nothing => "nothing any more of where its cards sit",
+    };
+    plan.intent.push(format!("tell the guest of {} {what}", vm.title()));
+}
+
+/// The cards that the VM will have: those that it has, and those that it gets.
+fn will_have<'a>(facts: &'a Facts, vm: &Vm, cards: &[&'a Card]) -> Vec<&'a Card> {
+    let mut all = facts.cards_of(vm);
+    all.extend(cards);
+    all
+}
+
+/// What a guest's root can read is told; nobody else in the guest can (the kernel's table has mode 0400).
+fn tells(vm: &Vm) -> Risk {
+    Risk::Security(format!("whoever is root in the guest of {} reads this of the host", vm.title()))
+}
+
+fn basis(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card]) -> BTreeMap<String, String> {
     let mut basis = BTreeMap::new();
+    if let Some(tell @ (Tell::Places | Tell::Named)) = intent.hint {
+        for hint in hint::hints(facts, &will_have(facts, vm, cards), tell == Tell::Named, &|_| None) {
+            // the link comes and goes with the card's sleep
+            let steady = Hint { max: None, now: None, ..hint };
+            basis.insert(format!("vm place of {}", steady.pci), steady.place());
+        }
+    }
     let hypervisor = if vm.kind == VmKind::Proxmox { "Proxmox VE" } else { "libvirt" };
     basis.insert("vm hypervisor".into(), hypervisor.into());
     basis.insert(format!("vm definition {}", vm.path), vm.digest.to_string());

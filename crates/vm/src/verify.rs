@@ -1,11 +1,11 @@
 //! Whether a plan's effect is there: by the definition, and by the process that runs.
 
 use gpu::Card;
-use model::{Evidence, Intent, Outcome, OutcomeState, Source};
+use model::{Evidence, Intent, Outcome, OutcomeState, Source, Tell};
 
 use crate::plan::full_name;
 use crate::plan::target::{Target, find};
-use crate::{Facts, Running, Vm};
+use crate::{Facts, Running, Vm, hint};
 
 /// One outcome for each card, and one for the machine and its firmware.
 pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
@@ -21,7 +21,8 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
         }],
         Target::Give(target) => {
             let mut outcomes: Vec<Outcome> = target.cards.iter().map(|card| has_card(facts, target.vm, card)).collect();
-            outcomes.push(machine(target.vm));
+            outcomes.extend((!target.cards.is_empty()).then(|| machine(target.vm)));
+            outcomes.extend(intent.hint.map(|tell| told(facts, target.vm, tell)));
             outcomes
         }
     }
@@ -71,6 +72,26 @@ fn has_card(facts: &Facts, vm: &Vm, card: &Card) -> Outcome {
         }
     };
     Outcome { says: format!("{} runs with {}", vm.title(), full_name(card)), state, evidence }
+}
+
+/// What the guest is told: by the definition, and by the process.
+fn told(facts: &Facts, vm: &Vm, tell: Tell) -> Outcome {
+    let truth = if tell == Tell::Nothing { Vec::new() } else { hint::of_vm(facts, vm, tell == Tell::Named) };
+    let line = vm.hints.first().and_then(|one| one.line);
+    let value = match vm.hints.as_slice() {
+        [] => "nothing of its cards' places".to_owned(),
+        some => some.iter().map(|one| one.value.as_str()).collect::<Vec<_>>().join("  "),
+    };
+    let evidence = vec![Evidence { source: vm.source(line), value }];
+    let state = match &vm.running {
+        _ if !hint::same(&vm.hints, &truth) => OutcomeState::Failed(format!("{} says otherwise", vm.path)),
+        Running::No => OutcomeState::Pending(format!("a start of {}", vm.title())),
+        Running::Unknown(reason) => OutcomeState::Unknown(format!("the process of {}: {reason}", vm.title())),
+        Running::Yes { args, .. } if args.hints.iter().eq(vm.hints.iter().map(|one| &one.value)) => OutcomeState::Held,
+        Running::Yes { .. } => OutcomeState::Pending(format!("a stop and start of {}", vm.title())),
+    };
+    let what = if tell == Tell::Nothing { "nothing of where its cards sit" } else { "where its cards sit" };
+    Outcome { says: format!("{} tells its guest {what}", vm.title()), state, evidence }
 }
 
 fn machine(vm: &Vm) -> Outcome {

@@ -87,7 +87,7 @@ proptest! {
         let mut memory = node();
         let conf = torn(CONFS[which], at, &noise);
         let sums = format!(
-            "{conf}\nmemory: {number}\nhugepages: {number}\nnuma0: hostnodes={number}\ncpu: host,phys-bits={number}\n"
+            "{conf}\nargs: -smbios type=11,value=thruway.dev/gpu:1;id=10de:1d01;numa={number};{noise}\nmemory: {number}\nhugepages: {number}\nnuma0: hostnodes={number}\ncpu: host,phys-bits={number}\n"
         );
         memory.insert_file("/etc/pve/qemu-server/100.conf", conf.as_bytes());
         memory.insert_file("/etc/pve/qemu-server/101.conf", sums.as_bytes());

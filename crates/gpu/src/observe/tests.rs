@@ -297,6 +297,60 @@ fn hidden_descriptors_are_unknown_and_never_nobody() {
     }
 }
 
+/// Two twins behind two ports, as a guest sees them.
+fn twins() -> Memory {
+    let mut memory = Memory::new("guest");
+    for (bus, port) in [(1, 0), (2, 1)] {
+        let dir = format!("/sys/bus/pci/devices/0000:0{bus}:00.0");
+        let text = "PCI_CLASS=30000\nPCI_ID=10DE:1D01\nPCI_SUBSYS_ID=1043:85F4\n";
+        let target = format!("/sys/devices/pci0000:00/0000:00:1c.{port}/0000:0{bus}:00.0");
+        memory.insert_file(&format!("{target}/uevent"), text.as_bytes());
+        memory.insert_file(&format!("{target}/revision"), b"0xa1\n");
+        memory.insert_link(&dir, &format!("../../../devices/pci0000:00/0000:00:1c.{port}/0000:0{bus}:00.0"));
+    }
+    memory
+}
+
+fn told(memory: &mut Memory, hints: &[&str]) -> Inventory {
+    let texts: Vec<String> = hints.iter().map(|hint| format!("thruway.dev/gpu:{hint}")).collect();
+    memory.insert_file(machine::DMI_TABLE, &formats::smbios::table_of(&texts));
+    observe(memory)
+}
+
+#[test]
+fn twins_are_told_apart_by_their_ports_and_never_guessed() {
+    let mut memory = twins();
+    let all = observe(&memory);
+    assert_eq!(all.cards.len(), 2);
+    assert!(!all.hints.is_there() && all.astray().is_empty());
+    let places = |all: &Inventory| -> Vec<Option<String>> {
+        all.cards.iter().map(|card| all.place(card).map(|hint| hint.pci.short())).collect()
+    };
+    let (one, two) = ("1;id=10de:1d01;port=00:1c.0;pci=26:00.0", "1;id=10de:1d01;port=00:1c.1;pci=2d:00.0");
+    let both = told(&mut memory, &[two, one]);
+    assert_eq!(places(&both), [Some("26:00.0".into()), Some("2d:00.0".into())]);
+    assert_eq!(both.astray(), []);
+    let why = |all: &Inventory| all.astray().into_iter().map(|astray| astray.why).collect::<Vec<_>>().join("; ");
+    let vague = told(&mut memory, &["1;id=10de:1d01;pci=26:00.0"]);
+    assert_eq!(places(&vague), [None, None]);
+    assert!(why(&vague).contains("which of 2 cards"), "{}", why(&vague));
+    let twice = told(&mut memory, &[one, &one.replace("26", "27")]);
+    assert_eq!(places(&twice), [None, None]);
+    assert!(why(&twice).contains("2 hints are of one card"), "{}", why(&twice));
+    let other = told(&mut memory, &[one, "1;id=10de:1d01;board=1458:0000;pci=26:00.0", "2;later"]);
+    assert_eq!(places(&other), [Some("26:00.0".into()), None], "a hint gone astray spoils no other");
+    assert!(why(&other).contains("not here: [10de:1d01, board 1458:0000]") && why(&other).contains("version \"2\""));
+}
+
+#[test]
+fn the_slot_is_the_firmwares_own_name() {
+    let mut memory = seed(None);
+    assert!(!observe(&memory).cards[0].slot.is_there());
+    memory.insert_file("/sys/bus/pci/slots/4-1/address", b"0000:26:00\n");
+    memory.insert_file("/sys/bus/pci/slots/7/address", b"0000:27:00\n");
+    assert_eq!(observe(&memory).cards[0].slot, Seen::Is("4-1".into()));
+}
+
 proptest! {
     #[test]
     fn garbage_in_sysfs_never_panics(

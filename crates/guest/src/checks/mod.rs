@@ -2,6 +2,7 @@
 
 mod card;
 mod driver;
+mod hint;
 mod kernel;
 mod nodes;
 
@@ -12,6 +13,7 @@ use crate::Facts;
 /// One row a check.
 pub static CHECKS: &[Check<Facts>] = &[
     card::VISIBLE,
+    hint::CONTRADICTS,
     card::NOUVEAU,
     kernel::CLOUD,
     kernel::HEADERS,

@@ -3,8 +3,10 @@
 mod packages;
 mod settings;
 
+use formats::hint::Hint;
+use gpu::hint::{Astray, Told};
 use gpu::{Card, DriverFacts, Inventory};
-use machine::{Answer, Machine, MachineExt, Question};
+use machine::{Answer, DMI_TABLE, Machine, MachineExt, Question};
 use model::{Bdf, Fact, Reason, Seen, Source, Tool};
 use serde::Serialize;
 
@@ -61,6 +63,12 @@ pub struct Facts {
     /// Something is in /sys/class/iommu.
     pub iommu: Fact<()>,
     pub cmdline: Seen<String>,
+    /// What the hypervisor told of the cards' places on the host. Absent: nothing.
+    pub told: Fact<Vec<Told>>,
+    /// Where each card sits on the host, by its address here.
+    pub places: Vec<(Bdf, Hint)>,
+    /// Hints that contradict what is here.
+    pub astray: Vec<Astray>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -195,6 +203,9 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
                 .and_then(|names| if names.is_empty() { Seen::Absent } else { Seen::Is(()) }),
             Source::file("/sys/class/iommu"),
         ),
+        told: Fact::new(gpus.hints.clone(), Source::file(DMI_TABLE)),
+        places: cards.iter().filter_map(|card| Some((card.identity.bdf, gpus.place(card)?.clone()))).collect(),
+        astray: gpus.astray(),
         cards,
         release,
         cmdline,

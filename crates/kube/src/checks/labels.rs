@@ -3,8 +3,8 @@
 use model::{Fix, Seen, Trouble, Verdict};
 
 use super::{Outcome, need, node_source, planned};
-use crate::Facts;
 use crate::objects::{Node, PRESENT, is_gpu_label};
+use crate::{Facts, topology};
 
 fn gpu_labels(node: &Node) -> Vec<String> {
     let labels = node.labels.iter().filter(|(key, value)| is_gpu_label(key) && *value != "false" && *value != "0");
@@ -83,4 +83,34 @@ pub fn without_gpu(facts: &Facts) -> Outcome {
     let driver = Fix::planned("make the driver work on this machine first", "thruway guest plan");
     let trouble = if card_here { trouble.fix(driver) } else { trouble };
     Ok(Verdict::Warn(trouble.fix(Fix::by_hand("take the label off", &[&by_hand], back))))
+}
+
+pub fn topology(facts: &Facts) -> Outcome {
+    let nodes = need(facts, &facts.nodes)?;
+    let Some(node) = facts.me.get().and_then(|me| nodes.iter().find(|node| node.name == *me)) else {
+        return Err(Verdict::NotApplicable);
+    };
+    let labelled = node.labels.keys().any(|key| topology::is_ours(key));
+    let wanted = match &facts.topology.value {
+        Seen::Is(wanted) => wanted,
+        Seen::Unreadable(reason) if labelled => {
+            return Err(Verdict::Unknown { reason: reason.clone(), what: facts.topology.source.to_string() });
+        }
+        _ => return Err(Verdict::NotApplicable),
+    };
+    if wanted.is_empty() && !labelled {
+        return Err(Verdict::NotApplicable);
+    }
+    let changes = topology::changes(&node.labels, wanted);
+    if changes.is_empty() {
+        return Ok(Verdict::Pass);
+    }
+    let mut trouble =
+        Trouble::new(format!("the labels of node {} do not say where its cards sit, as its host told it", node.name));
+    for (key, value) in changes {
+        let now = node.labels.get(&key).map_or("not set", String::as_str);
+        let told = value.as_deref().unwrap_or("nothing");
+        trouble = trouble.seen(node_source(&node.name), format!("{key}: {now}; told: {told}"));
+    }
+    Ok(Verdict::Warn(trouble.fix(planned("label the node by what its host told"))))
 }

@@ -49,6 +49,13 @@ pub static CHECKS: &[Check<Facts>] = &[
         "node-feature-discovery, source/pci; kubernetes.io, Assigning Pods to Nodes"
     ),
     row!(
+        "cluster/host-topology",
+        labels::topology,
+        "a node whose host tells where its cards sit says so by its labels",
+        "In a VM numa_node is -1 and the PCI tree is flat: the cluster cannot know which cards share a NUMA node or sit in which          slot. Where the host tells it (thruway vm plan --hint on the host), the node's labels thruway.dev/gpu-N.host-address,          -slot, -numa and -link carry it. Labels that say otherwise are of former cards, and whoever selects by them is misled.",
+        "kubernetes.io, Labels and Selectors; thruway vm plan --hint"
+    ),
+    row!(
         "cluster/nfd-label-trap",
         plugin::lands_nowhere,
         "the labels that the device plugin's DaemonSet waits for exist on some node",

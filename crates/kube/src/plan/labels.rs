@@ -3,10 +3,10 @@
 
 use model::{Plan, Risk, Seen};
 
-use super::label;
-use crate::Facts;
+use super::{label, label_all};
 use crate::objects::{Node, PRESENT};
 use crate::placement::selects;
+use crate::{Facts, topology};
 
 /// Plans the labels, and gives the nodes as they will be.
 pub(super) fn plan(facts: &Facts, nodes: &[Node], plan: &mut Plan) -> Vec<Node> {
@@ -33,6 +33,15 @@ pub(super) fn plan(facts: &Facts, nodes: &[Node], plan: &mut Plan) -> Vec<Node> 
             plan.intent.push(format!("inferred: node {} has no GPU any more", node.name));
             plan.changes.push(label(node, PRESENT, None, title, &["cluster/label-without-gpu"], risk));
             node.labels.remove(PRESENT);
+        }
+    }
+    // the API's word of this node as it is, and what the hypervisor told it
+    if let (Some(me), Seen::Is(wanted)) = (facts.own_node(), &facts.topology.value) {
+        let changes = topology::changes(&me.labels, wanted);
+        if !changes.is_empty() {
+            plan.intent.push(format!("inferred: label node {} with where its cards sit, as its host told it", me.name));
+            let title = format!("label node {} with its cards' places on the host", me.name);
+            plan.changes.push(label_all(me, &changes, title, &["cluster/host-topology"], Vec::new()));
         }
     }
     if let (Some(me), Seen::Is(cards)) = (facts.own_node(), &facts.cards)

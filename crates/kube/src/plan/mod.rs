@@ -54,6 +54,10 @@ fn based_on(facts: &Facts) -> BTreeMap<String, String> {
     basis.insert("cluster cards here".into(), facts.cards.get().map(|cards| cards.join(", ")).unwrap_or_default());
     let working = facts.working.get().map(u64::to_string).unwrap_or_else(|| "unknown".into());
     basis.insert("cluster GPUs that work here".into(), working);
+    if let Some(told) = facts.topology.get().filter(|told| !told.is_empty()) {
+        let words: Vec<String> = told.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        basis.insert("cluster topology told here".into(), words.join(" "));
+    }
     for node in facts.nodes.get().into_iter().flatten() {
         let label = node.labels.get(PRESENT).cloned().unwrap_or_default();
         let words = format!("{PRESENT}={label}, offers {}", facts.offers(node));
@@ -112,13 +116,27 @@ fn apply(edit: Edit, before: Option<&Value>, body: Value) -> Change {
 
 /// A node's label, set (`Some`) or removed.
 fn label(node: &Node, key: &str, value: Option<&str>, title: String, because: &[&str], risk: Vec<Risk>) -> Change {
+    label_all(node, &[(key.to_owned(), value.map(str::to_owned))], title, because, risk)
+}
+
+/// Several labels of a node, each set (`Some`) or removed, in one step.
+fn label_all(
+    node: &Node,
+    labels: &[(String, Option<String>)],
+    title: String,
+    because: &[&str],
+    risk: Vec<Risk>,
+) -> Change {
     let mut preview = String::new();
-    if let Some(old) = node.labels.get(key) {
-        preview.push_str(&format!("-{key}: \"{old}\"\n"));
+    for (key, value) in labels {
+        if let Some(old) = node.labels.get(key) {
+            preview.push_str(&format!("-{key}: \"{old}\"\n"));
+        }
+        if let Some(new) = value {
+            preview.push_str(&format!("+{key}: \"{new}\"\n"));
+        }
     }
-    if let Some(new) = value {
-        preview.push_str(&format!("+{key}: \"{new}\"\n"));
-    }
+    let body: serde_json::Map<String, Value> = labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let op = KubeOp {
         api_version: "v1".into(),
         kind: "Node".into(),
@@ -130,7 +148,7 @@ fn label(node: &Node, key: &str, value: Option<&str>, title: String, because: &[
             "kind": "Node",
             "metadata": {"name": node.name, "labels": node.labels},
         })),
-        body: json!({key: value}),
+        body: Value::Object(body),
         preview,
     };
     change(op, title, because, risk)

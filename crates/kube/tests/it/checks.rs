@@ -36,7 +36,10 @@ fn the_cluster_as_found_shows_its_owners_three_pains() {
 fn a_good_cluster_passes_every_check() {
     let facts = World::good().facts();
     for finding in model::run_all(kube::CHECKS, &facts) {
-        assert_eq!(finding.verdict, Verdict::Pass, "{}", finding.about.id);
+        // this world's host tells its guests nothing
+        let untold = finding.about.id.0 == "cluster/host-topology";
+        let wanted = if untold { Verdict::NotApplicable } else { Verdict::Pass };
+        assert_eq!(finding.verdict, wanted, "{}", finding.about.id);
     }
     assert_eq!(kube::presence(&facts), Presence::Here("Kubernetes, 4 nodes, this machine is mufti-4".into()));
 }

@@ -140,6 +140,7 @@ pub fn inventory(gpu: Gpu) -> Inventory {
             library_path: Seen::Absent,
             library_via: None,
         },
+        hints: Seen::Absent,
     }
 }
 
@@ -163,6 +164,8 @@ fn card() -> Card {
         bar_sum: 0,
         link: Seen::Absent,
         numa: None,
+        slot: Seen::Absent,
+        port: None,
         power: Seen::Absent,
         arch: None,
         nvml: None,

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use formats::hint::Hint;
+use formats::smbios::oem_strings;
 use model::Seen;
 use serde_json::Value;
 
 use super::ids;
-use crate::{Answer, Memory, NodeKind};
+use crate::{Answer, DMI_TABLE, Memory, NodeKind};
 
 /// Names that say nothing of whose machine it is, and stand in paths and programs everywhere.
 const COMMON: &[&str] = &[
@@ -96,6 +98,10 @@ pub(super) fn names(memory: &Memory) -> BTreeMap<String, Name> {
             names.iter().for_each(|name| host(&mut found, name));
         }
         let NodeKind::File(Seen::Is(bytes)) = &node.kind else { continue };
+        if path == DMI_TABLE {
+            let hosts = oem_strings(bytes).iter().filter_map(|text| Hint::parse(text).ok()?.host).collect::<Vec<_>>();
+            hosts.iter().for_each(|name| host(&mut found, name));
+        }
         let Ok(text) = std::str::from_utf8(bytes) else { continue };
         match path {
             "/etc/hostname" | "/proc/sys/kernel/hostname" | "/etc/mailname" => host(&mut found, text.trim()),

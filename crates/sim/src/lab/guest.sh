@@ -2,6 +2,7 @@
 
 look before
 judge seen "thruway gpus: exit status $status" grep -q 10de:1d01 /before
+judge told "$(echo $(grep 'on host' /before))" grep -q '^ *on host  *0000:2b:00.0, slot 4, NUMA 0, x16 16.0 GT/s' /before
 
 # The audio function by name: its card goes, whole.
 hand bind bind "$audio" --yes

@@ -18,6 +18,9 @@ use super::card::{Function, GT1030, GT1030_AUDIO, Model};
 use super::parts;
 use super::wire::{Message, WireError, answer};
 
+/// Where the fake card sits on a host that there is not.
+const HINT: &str = "thruway.dev/gpu:1;id=10de:1d01;pci=0000:2b:00.0;slot=4;numa=0;max=16.0x16;now=2.5x16";
+
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 /// A longer line of the console is cut: the guest must not fill our memory.
@@ -77,6 +80,8 @@ impl Boot {
                 // On a busy machine the emulated timer is late, and the kernel's early check of it would end in a panic.
                 command.args(HOST);
                 command.args(["-append", "console=ttyS0 intel_iommu=on no_timer_check panic=-1 quiet"]);
+                // As a host would tell it that had the card in its slot 4.
+                command.args(["-smbios", &format!("type=11,value={HINT}")]);
             }
             Boot::Disk { root, tools, scratch } => {
                 command.args(HOST);

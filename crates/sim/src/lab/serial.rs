@@ -11,6 +11,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ("group", "its two functions share one IOMMU group and nobody else does"),
     ("audio", "a sound driver holds the audio function"),
     ("seen", "thruway sees the card"),
+    ("told", "and where it sits on the host, out of the firmware's SMBIOS"),
     ("bind", "thruway host bind is carried out"),
     ("bind-gpu", "the GPU goes to vfio-pci"),
     ("bind-audio", "the audio function goes to vfio-pci"),

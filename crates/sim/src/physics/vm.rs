@@ -16,6 +16,8 @@ pub struct Vm {
     pub pid: u32,
     /// The functions that it has, with their addresses on the host.
     pub functions: Vec<Pci>,
+    /// The OEM strings of its SMBIOS, in the order of its arguments.
+    pub oem_strings: Vec<String>,
     /// What the firmware shows when it cannot start the guest's loader; the guest then does not run.
     pub screen: Option<String>,
     /// Host drivers that lost a device to the start: "0000:22:00.0 r8169".
@@ -93,7 +95,16 @@ pub fn start_vm(host: &Path, vmid: u32) -> Result<Vm, PhysicsError> {
     let all = tree.functions()?;
     let devices = wanted(&conf, &all)?;
     let given: Vec<Pci> = devices.iter().flatten().cloned().collect();
-    let mut vm = Vm { vmid, pid: 40_000 + vmid, functions: given, screen: None, host_lost: vec![], messages: vec![] };
+    let oem_strings = oem_strings(of(&conf, "args").unwrap_or_default());
+    let mut vm = Vm {
+        vmid,
+        pid: 40_000 + vmid,
+        functions: given,
+        oem_strings,
+        screen: None,
+        host_lost: vec![],
+        messages: vec![],
+    };
     if !vm.functions.is_empty() {
         pass_through(&tree, &conf, &mut vm)?;
     }
@@ -112,6 +123,35 @@ pub fn start_vm(host: &Path, vmid: u32) -> Result<Vm, PhysicsError> {
     }
     run(&tree, &conf, &vm)?;
     Ok(vm)
+}
+
+/// What QEMU makes of `-smbios type=11,value=…`, which may stand several times and with several values.
+fn oem_strings(args: &str) -> Vec<String> {
+    let words: Vec<&str> = args.split_whitespace().collect();
+    let options = words.windows(2).filter(|pair| pair[0] == "-smbios").map(|pair| pair[1]);
+    let type_11 = options.filter(|option| option.split(',').any(|part| part == "type=11"));
+    type_11
+        .flat_map(|option| option.split(','))
+        .filter_map(|part| part.strip_prefix("value="))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// SMBIOS's table as QEMU's firmware hands it to the guest: system information, the OEM strings if there are any, the end.
+fn dmi(vm: &Vm) -> Vec<u8> {
+    let mut table = vec![1, 27, 0, 1, 1, 2];
+    table.extend([0; 21]);
+    table.extend(b"QEMU\0Standard PC (Q35 + ICH9, 2009)\0\0");
+    if !vm.oem_strings.is_empty() {
+        table.extend([11, 5, 0, 0x0e, vm.oem_strings.len() as u8]);
+        for text in &vm.oem_strings {
+            table.extend(text.bytes());
+            table.push(0);
+        }
+        table.push(0);
+    }
+    table.extend([127, 4, 0, 0x7f, 0, 0]);
+    table
 }
 
 /// What Proxmox VE and QEMU do with the host's functions, or why not.
@@ -215,6 +255,8 @@ fn run(tree: &Tree, conf: &[(String, String)], vm: &Vm) -> Result<(), PhysicsErr
         words
             .push(format!("vfio-pci,host={},id=hostpci0.{at},bus=ich9-pcie-port-1,addr=0x0.{at}{first}", function.bdf));
     }
+    // Proxmox VE puts the words of args last
+    words.extend(of(conf, "args").unwrap_or_default().split_whitespace().map(str::to_owned));
     let mut cmdline = words.join("\0");
     cmdline.push('\0');
     let dir = format!("/proc/{}", vm.pid);
@@ -277,6 +319,7 @@ pub fn plug_into(guest: &Path, vm: &Vm) -> Result<Boot, PhysicsError> {
     }
     hardware.pci.sort_by_key(|function| function.bdf);
     tree.set_hardware(&hardware)?;
+    tree.write_mode("/sys/firmware/dmi/tables/DMI", dmi(vm), 0o400)?;
     drop(tree);
     boot(guest)
 }

@@ -3,6 +3,7 @@
 mod address;
 mod firmware;
 mod given;
+mod hint;
 mod memory;
 mod settings;
 mod share;
@@ -52,6 +53,7 @@ pub static CHECKS: &[Check<Facts>] = &[
     state::BACKUP_GRABS_CARD,
     state::PENDING_NOT_APPLIED,
     share::IOMMUFD_P2P,
+    hint::HINT_STALE,
 ];
 
 const fn about(id: &'static str, title: &'static str, why: &'static str, source: &'static str) -> About {

@@ -28,7 +28,12 @@ pub fn observe(machine: &dyn Machine, vms: &[Vm]) -> Host {
     let nodes = machine.names(NODES).into_iter().filter_map(|name| name.strip_prefix("node")?.parse::<u32>().ok());
     let mut nodes: Vec<u32> = nodes.collect();
     nodes.sort_unstable();
+    let name = match machine.value("/proc/sys/kernel/hostname") {
+        Seen::Is(name) => Seen::Is(name),
+        _ => machine.value("/etc/hostname"),
+    };
     Host {
+        name,
         virtualization: flag(&["vmx", "svm"]),
         gib_pages: flag(&["pdpe1gb"]),
         iommu_bits: iommu_bits(machine),

@@ -1,10 +1,12 @@
 //! libvirt: the domains of its QEMU driver.
 
 use formats::domxml::Domain;
+use formats::hint::PREFIX;
 use machine::{Machine, MachineExt};
 use model::{Digest, Reason, Seen, Source};
 
 use super::procs::Procs;
+use crate::hint::settings;
 use crate::{Given, Running, Setting, Vm, VmKind};
 
 const DIR: &str = "/etc/libvirt/qemu";
@@ -106,6 +108,7 @@ fn read(path: String, bytes: Vec<u8>, domain: Domain, autostart: bool) -> Vm {
         given,
         pending: Vec::new(),
         snapshots: Vec::new(),
+        hints: settings(domain.oem_strings(PREFIX), domain.line_of("oemStrings")),
         running: Running::No,
         bytes,
         conf: None,

@@ -1,5 +1,6 @@
 //! Proxmox VE: the node, its storages, mappings and machines' files.
 
+use formats::hint::in_args;
 use formats::propstr::{PropStr, boolean};
 use formats::pveconf::{Conf, Entry, sections};
 use formats::qemuargs::QemuArgs;
@@ -9,6 +10,7 @@ use model::{Bdf, Digest, Reason, Seen, Source};
 use sha1::Digest as _;
 
 use super::procs::Procs;
+use crate::hint::settings;
 use crate::{Efidisk, Given, Mapping, MappingEntry, Pve, Setting, Storage, Vm, VmKind};
 
 const MAPPING: &str = "/etc/pve/mapping/pci.cfg";
@@ -184,6 +186,10 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
         .map(|entry| (entry.key.to_owned(), Some(entry.value.to_owned()), Some(entry.line)))
         .collect();
     pending.extend(conf.pending_deletes().into_iter().map(|key| (key, None, None)));
+    // what waits for a stop and start is what the next start tells
+    let args = conf.pending().into_iter().find(|entry| entry.key == "args").or(conf.get("args"));
+    let args = args.filter(|_| !conf.pending_deletes().iter().any(|key| key == "args"));
+    let hints = args.map(|entry| settings(in_args(entry.value), Some(entry.line))).unwrap_or_default();
     let vga_none = first("vga", "type").is_some_and(|vga| vga.value == "none");
     let vga = conf.get("vga").is_some() && !vga_none;
     let flagged = |key: &str| flag(key).is_some_and(|one| one.value);
@@ -213,6 +219,7 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
         ostype: conf.get("ostype").map(|entry| entry.value.to_owned()),
         given,
         pending,
+        hints,
         snapshots: conf.snapshots().into_iter().map(str::to_owned).collect(),
         running: crate::Running::No,
         bytes,

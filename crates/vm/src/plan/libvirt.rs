@@ -1,11 +1,12 @@
 //! A libvirt domain: one hostdev for each function, all on one guest slot.
 
-use formats::domxml::{Domain, NewHostDev};
+use formats::domxml::{Domain, NewHostDev, NoRoom};
+use formats::hint::PREFIX;
 use gpu::Card;
-use model::{Before, Change, Content, Effective, Intent, Layer, Op, Plan, Refusal, ServiceVerb, Undo};
+use model::{Before, Change, Content, Effective, Intent, Layer, Op, Plan, Refusal, ServiceVerb, Tell, Undo};
 
-use super::{allows, full_name};
-use crate::{Facts, Vm};
+use super::{allows, full_name, tells, will_have};
+use crate::{Facts, Vm, hint};
 
 pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], plan: &mut Plan) {
     let Some(domain) = &vm.domain else { return };
@@ -43,17 +44,38 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
         }
         titles.push(card.identity.bdf.short());
     }
-    advise(intent, vm, plan);
-    if titles.is_empty() || text == domain.text() {
+    if !cards.is_empty() {
+        advise(intent, vm, plan);
+    }
+    let (mut title, mut because, mut risk) = (Vec::new(), Vec::new(), Vec::new());
+    if !titles.is_empty() && text != domain.text() {
+        title.push(format!("{} with all functions", titles.join(" and ")));
+        because.extend(["vm/card-not-given".to_owned(), "vm/card-partial".to_owned()]);
+    }
+    match intent.hint.map(|tell| told(facts, vm, cards, &text, tell)) {
+        Some(Ok(next)) if next != text => {
+            text = next;
+            title.push("what its guest is told of its cards' places".into());
+            because.push("vm/hint-stale".into());
+            risk.extend((intent.hint != Some(Tell::Nothing)).then(|| tells(vm)));
+        }
+        Some(Err(no_room)) => plan.refusals.push(Refusal {
+            because: "vm/hint-stale".into(),
+            says: format!("{} cannot be told where its cards sit: {no_room}", vm.title()),
+            instead: format!("leave --hint away, or take <smbios mode='host'/> out (virsh edit {})", vm.id),
+        }),
+        _ => {}
+    }
+    if text == domain.text() {
         return;
     }
     plan.changes.push(Change {
         layer: Layer::Vm,
-        title: format!("VM {}: {} with all functions", vm.id, titles.join(" and ")),
+        title: format!("VM {}: {}", vm.id, title.join(", ")),
         op: Op::WriteFile { path: vm.real_path.clone(), content: Content::Text(text), mode: 0o600 },
         expects: Before::File(vm.digest.clone()),
-        because: vec!["vm/card-not-given".into(), "vm/card-partial".into()],
-        risk: Vec::new(),
+        because: because.clone(),
+        risk,
         effective: Effective::NextVmStart,
         undo: Undo::Exact,
     });
@@ -64,12 +86,23 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
             title: format!("{unit} reads its definitions again"),
             op: Op::Service { unit, verb: ServiceVerb::Reload },
             expects: Before::Nothing,
-            because: vec!["vm/card-not-given".into()],
+            because,
             risk: Vec::new(),
             effective: Effective::Now,
             undo: Undo::Inverse,
         });
     }
+}
+
+/// The text with the hints in it.
+fn told(facts: &Facts, vm: &Vm, cards: &[&Card], text: &str, tell: Tell) -> Result<String, NoRoom> {
+    let Ok(domain) = Domain::parse(text.as_bytes()) else { return Ok(text.to_owned()) };
+    let port = |card: &Card| hint::libvirt_port(&domain, card.identity.bdf);
+    let hints = match tell {
+        Tell::Nothing => Vec::new(),
+        tell => hint::hints(facts, &will_have(facts, vm, cards), tell == Tell::Named, &port),
+    };
+    domain.with_oem_strings(PREFIX, &hint::texts(&vm.hints, &hints))
 }
 
 /// What is better set by libvirt's own editor: it fills in addresses that depend on it.

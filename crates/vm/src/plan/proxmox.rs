@@ -1,12 +1,13 @@
 //! A Proxmox VE machine's file, or on a running node the same through `qm set`.
 
+use formats::hint::with_args;
 use formats::propstr::PropStr;
-use formats::pveconf::Conf;
+use formats::pveconf::{Conf, Entry};
 use gpu::Card;
-use model::{Before, Change, Content, Effective, Intent, Layer, Op, Plan, Refusal, Risk, Undo};
+use model::{Before, Change, Content, Effective, Intent, Layer, Op, Plan, Refusal, Risk, Tell, Undo};
 
-use super::{allows, full_name};
-use crate::{Facts, Storage, Vm};
+use super::{allows, full_name, tells, will_have};
+use crate::{Facts, Storage, Vm, hint};
 
 /// What the file shall say, gathered key by key.
 struct Wanted {
@@ -35,30 +36,11 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
             plan.refusals.push(refusal);
         }
     }
-    machine(intent, vm, &conf, &mut wanted);
-    firmware(facts, intent, vm, &conf, plan, &mut wanted);
-    let plain = conf.get("cpu").and_then(|cpu| PropStr::parse(cpu.value).default_or("cputype").map(str::to_owned));
-    let weak = plain
-        .as_deref()
-        .is_none_or(|model| matches!(model, "kvm64" | "kvm32" | "qemu64" | "qemu32") || model.starts_with("x86-64-v2"));
-    if weak && !allows(intent, "vm/cpu-not-host") {
-        let mut cpu = PropStr::parse(conf.get("cpu").map(|cpu| cpu.value).unwrap_or_default());
-        cpu.set_default("cputype", "host");
-        want(&mut wanted, &conf, "cpu", cpu.to_string(), "vm/cpu-not-host");
+    if !cards.is_empty() {
+        settings(facts, intent, vm, &conf, plan, &mut wanted);
     }
-    if !allows(intent, "vm/balloon-with-hostpci") {
-        want(&mut wanted, &conf, "balloon", "0".into(), "vm/balloon-with-hostpci");
-    }
-    if vm.scsi_disks && !allows(intent, "vm/scsihw") {
-        // an emulated controller's guest may have no virtio driver: Windows would lose its disk
-        let virtio = conf.get("scsihw").is_some_and(|kind| kind.value.starts_with("virtio-scsi"));
-        if virtio || !vm.is_windows() {
-            want(&mut wanted, &conf, "scsihw", "virtio-scsi-single".into(), "vm/scsihw");
-        } else {
-            wanted
-                .notes
-                .push("the SCSI controller is left as it is: install the virtio drivers in Windows first".into());
-        }
+    if let Some(tell) = intent.hint {
+        told(facts, vm, cards, &conf, tell, &mut wanted);
     }
     if !vm.snapshots.is_empty() && !wanted.is_empty() {
         let names = vm.snapshots.join(", ");
@@ -68,6 +50,74 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, vm: &Vm, cards: &[&Card], pla
     if !wanted.is_empty() {
         let change = change(facts, vm, &conf, wanted);
         plan.changes.push(change);
+    }
+}
+
+/// What a machine with a card should be: q35, OVMF, the host's CPU, no balloon, virtio-scsi.
+fn settings(facts: &Facts, intent: &Intent, vm: &Vm, conf: &Conf, plan: &mut Plan, wanted: &mut Wanted) {
+    machine(intent, vm, conf, wanted);
+    firmware(facts, intent, vm, conf, plan, wanted);
+    let plain = conf.get("cpu").and_then(|cpu| PropStr::parse(cpu.value).default_or("cputype").map(str::to_owned));
+    let weak = plain
+        .as_deref()
+        .is_none_or(|model| matches!(model, "kvm64" | "kvm32" | "qemu64" | "qemu32") || model.starts_with("x86-64-v2"));
+    if weak && !allows(intent, "vm/cpu-not-host") {
+        let mut cpu = PropStr::parse(conf.get("cpu").map(|cpu| cpu.value).unwrap_or_default());
+        cpu.set_default("cputype", "host");
+        want(wanted, conf, "cpu", cpu.to_string(), "vm/cpu-not-host");
+    }
+    if !allows(intent, "vm/balloon-with-hostpci") {
+        want(wanted, conf, "balloon", "0".into(), "vm/balloon-with-hostpci");
+    }
+    if vm.scsi_disks && !allows(intent, "vm/scsihw") {
+        // an emulated controller's guest may have no virtio driver: Windows would lose its disk
+        let virtio = conf.get("scsihw").is_some_and(|kind| kind.value.starts_with("virtio-scsi"));
+        if virtio || !vm.is_windows() {
+            want(wanted, conf, "scsihw", "virtio-scsi-single".into(), "vm/scsihw");
+        } else {
+            wanted
+                .notes
+                .push("the SCSI controller is left as it is: install the virtio drivers in Windows first".into());
+        }
+    }
+}
+
+/// The hints, among the other words of `args`: Proxmox VE itself writes no OEM string (`smbios1` is type 1).
+fn told(facts: &Facts, vm: &Vm, cards: &[&Card], conf: &Conf, tell: Tell, wanted: &mut Wanted) {
+    let mut after = conf.clone();
+    wanted.set.iter().for_each(|(key, value)| after.set(key, value));
+    for key in &wanted.delete {
+        after.remove(key);
+    }
+    let port = |card: &Card| {
+        let slot = card.identity.bdf.slot();
+        let is_its = |entry: &Entry<'_>| {
+            let by_facts =
+                vm.given.iter().any(|one| one.key == entry.key && one.functions.contains(&card.identity.bdf));
+            is_hostpci(entry.key) && (by_facts || hosts(entry.value).iter().any(|host| is_slot(host, &slot)))
+        };
+        after.current().find(is_its).and_then(|entry| hint::pve_port(entry.key))
+    };
+    let hints = match tell {
+        Tell::Nothing => Vec::new(),
+        tell => hint::hints(facts, &will_have(facts, vm, cards), tell == Tell::Named, &port),
+    };
+    let old = conf.get("args").map(|args| args.value).unwrap_or_default();
+    let new = with_args(old, &hint::texts(&vm.hints, &hints));
+    if new == old {
+        return;
+    }
+    wanted.because.push("vm/hint-stale");
+    if tell != Tell::Nothing {
+        wanted.risk.push(tells(vm));
+    }
+    if facts.live {
+        wanted.notes.push("args may be set by root@pam alone, not by an API token".into());
+    }
+    if new.is_empty() {
+        wanted.delete.push("args".into());
+    } else {
+        wanted.set.push(("args".into(), new));
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{Facts, Vm};
 
 pub(crate) struct Give<'a> {
     pub vm: &'a Vm,
+    /// Empty only where a guest without any card is told something, or nothing any more.
     pub cards: Vec<&'a Card>,
     /// Card or VM were not named.
     pub inferred: bool,
@@ -40,11 +41,18 @@ pub(crate) fn find<'a>(facts: &'a Facts, intent: &Intent) -> Target<'a> {
             Target::Nothing(None)
         };
     }
+    let name = intent.vm.as_deref().map(|name| name.strip_prefix("vm:").unwrap_or(name));
+    // who asks what one VM's guest is told gives no card to it
+    if !asked
+        && intent.hint.is_some()
+        && let Some(vm) = name.and_then(|name| facts.vm(name))
+    {
+        return Target::Give(Give { vm, cards: facts.cards_of(vm), inferred: true });
+    }
     let cards = match cards(facts, intent) {
         Ok(cards) => cards,
         Err(target) => return target,
     };
-    let name = intent.vm.as_deref().map(|name| name.strip_prefix("vm:").unwrap_or(name));
     if let Some(name) = name {
         return match facts.vm(name) {
             Some(vm) => Target::Give(Give { vm, cards, inferred: !asked }),
