@@ -52,6 +52,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ("guest-boots", "the guest's kernel boots"),
     ("guest-gpu", "the guest's thruway names the GPU"),
     ("guest-audio", "and its audio function"),
+    ("guest-told", "and where it sits on the host, as the host told it"),
     ("unbind", "thruway host unbind takes the card back"),
     ("drivers-back", "both functions have the drivers that they had"),
 ];

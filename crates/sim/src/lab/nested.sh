@@ -82,10 +82,12 @@ explained no-memory-why nomemory qemu/memlock
 judge no-memory-kernel "$(grep -h -m 1 RLIMIT_MEMLOCK /check | tr -s ' ')" grep -q 'kernel/memlock' /check
 
 echo "LAB~ a guest with the card"
+hint="thruway.dev/gpu:1;id=10de:1d01;pci=$gpu;slot=1"
 qemu-system-x86_64 -accel kvm -M q35 -nodefaults -no-reboot -m 512 -display none -serial stdio \
     -kernel /guest/vmlinuz -initrd /guest/initramfs \
     -append "console=ttyS0 panic=-1 quiet no_timer_check mitigations=off" \
-    -device pcie-root-port,id=rp1,slot=1 $first $second </dev/null >/guest.log 2>&1 &
+    -device pcie-root-port,id=rp1,slot=1 $first $second -smbios "type=11,value=$hint" \
+    </dev/null >/guest.log 2>&1 &
 vm=$!
 tries=0
 has_group() { ls -l "/proc/$vm/fd" 2>/dev/null | grep -q "/dev/vfio/$group$"; }
@@ -115,6 +117,8 @@ inner=$(grep -h -o 'INNER: .*' /guest.log | tr -d '\r' | head -n 1)
 judge guest-boots "${inner:-no word of the guest}" grep -q 'INNER: Linux' /guest.log
 judge guest-gpu "$(grep -h -m 1 '10de:1d01' /guest.log | tr -d '\r')" grep -q 'INNER>.*10de:1d01' /guest.log
 judge guest-audio "$(grep -h -m 1 '10de:0fb8' /guest.log | tr -d '\r')" grep -q 'INNER>.*10de:0fb8' /guest.log
+judge guest-told "$(grep -h -m 1 'on host' /guest.log | tr -d '\r')" \
+    grep -q "INNER>.*on host *$gpu, slot 1" /guest.log
 
 hand unbind unbind "$gpu" --yes
 judge unbind "thruway host unbind: exit status $status" [ "$status" = 0 ]

@@ -85,7 +85,9 @@ fn settings(facts: &Facts, intent: &Intent, vm: &Vm, conf: &Conf, plan: &mut Pla
 /// The hints, among the other words of `args`: Proxmox VE itself writes no OEM string (`smbios1` is type 1).
 fn told(facts: &Facts, vm: &Vm, cards: &[&Card], conf: &Conf, tell: Tell, wanted: &mut Wanted) {
     let mut after = conf.clone();
-    wanted.set.iter().for_each(|(key, value)| after.set(key, value));
+    for (key, value) in &wanted.set {
+        after.set(key, value);
+    }
     for key in &wanted.delete {
         after.remove(key);
     }
