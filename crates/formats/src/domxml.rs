@@ -44,6 +44,8 @@ pub struct Domain {
     pub firmware: Option<String>,
     /// `<loader>`: type ("pflash", "rom"), secure, and the file.
     pub loader: Option<Loader>,
+    /// `<nvram>`: the file of the guest's variables, and the template that it is first made of.
+    pub nvram: (Option<String>, Option<String>),
     /// `<firmware><feature name='secure-boot' enabled='…'/>`.
     pub secure_boot: Option<bool>,
     /// `<firmware><feature name='enrolled-keys' enabled='…'/>`.
@@ -200,6 +202,13 @@ impl Domain {
                 kind: loader.attribute("type").map(str::to_owned),
                 secure: loader.attribute("secure") == Some("yes"),
                 path: loader.text.trim().to_owned(),
+            }),
+            nvram: os.and_then(|os| os.child("nvram")).map_or((None, None), |nvram| {
+                let file = Some(nvram.text.trim()).filter(|file| !file.is_empty());
+                (
+                    file.or(nvram.at(&["source"]).and_then(|source| source.attribute("file"))).map(str::to_owned),
+                    nvram.attribute("template").map(str::to_owned),
+                )
             }),
             secure_boot: feature("secure-boot"),
             enrolled_keys: feature("enrolled-keys"),

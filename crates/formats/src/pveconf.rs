@@ -128,7 +128,7 @@ impl Conf {
     /// Proxmox VE, which sorts keys, would have it. False, and nothing changed, where it would not read back: a key that
     /// is none, a value that is empty, or has a line end or space around it.
     pub fn set(&mut self, key: &str, value: &str) -> bool {
-        if !is_key(key) || value.is_empty() || value.contains(['\n', '\r']) || value.trim() != value {
+        if !is_key(key) || value.is_empty() || value.contains('\n') || value.trim() != value {
             return false;
         }
         let end = self.main_end();

@@ -91,7 +91,7 @@ fn a_conf_edit_is_one_line_and_its_undo_is_the_same_bytes() {
             assert_eq!(again.pending_deletes(), original.pending_deletes(), "{name} {key}");
             changed += 1;
             match old {
-                Some(old) => conf.set(key, &old),
+                Some(old) => assert!(conf.set(key, &old), "{name} {key}"),
                 None => assert!(conf.remove(key), "{name} {key}"),
             }
             assert_eq!(text(&conf.print()), before, "{name} {key}: undone");

@@ -91,6 +91,10 @@ pub trait Machine: Sync {
     /// A regular file's bytes, at most [`READ_LIMIT`]. Devices, pipes and sockets are never opened.
     fn read(&self, path: &str) -> Seen<Vec<u8>>;
 
+    /// The first bytes of a disk image, at most [`READ_LIMIT`]: a file's, or on the live machine a block device's. They are
+    /// a guest's, so a recording keeps only what a variable store says of Secure Boot.
+    fn image(&self, path: &str) -> Seen<Vec<u8>>;
+
     /// The names in a directory, sorted.
     fn list(&self, path: &str) -> Seen<Vec<String>>;
 

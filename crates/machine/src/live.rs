@@ -192,6 +192,29 @@ impl Machine for Root {
         self.read_at_most(path, READ_LIMIT)
     }
 
+    fn image(&self, path: &str) -> Seen<Vec<u8>> {
+        // A tree's device nodes are this machine's devices, and not the tree's.
+        let blocks = self.kind == Kind::Live;
+        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(fd) => fd,
+            Err(errno) => return from_errno(errno),
+        };
+        match rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::RegularFile) => {}
+            Ok(FileType::BlockDevice) if blocks => {}
+            Ok(_) => return Seen::Unreadable(Reason::Other("is no disk image".into())),
+            Err(errno) => return from_errno(errno),
+        }
+        let mut bytes = Vec::new();
+        match std::fs::File::from(fd).take(READ_LIMIT as u64).read_to_end(&mut bytes) {
+            Ok(_) => Seen::Is(bytes),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(errno) => from_errno(errno),
+                None => Seen::Unreadable(Reason::Other(error.to_string())),
+            },
+        }
+    }
+
     fn list(&self, path: &str) -> Seen<Vec<String>> {
         let fd = match self.at(path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => fd,

@@ -247,6 +247,10 @@ impl Machine for Memory {
         }
     }
 
+    fn image(&self, path: &str) -> Seen<Vec<u8>> {
+        self.read(path)
+    }
+
     fn list(&self, path: &str) -> Seen<Vec<String>> {
         let path = match self.resolve(path, true) {
             Ok(path) => path,

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use formats::{hint, smbios};
+use formats::efistore::{self, SecureBoot};
+use formats::{hint, qcow2, smbios};
 use model::{Reason, Seen};
 
 use crate::walk::{End, Step, walk};
-use crate::{Answer, DMI_TABLE, FileKind, Kind, Machine, Memory, Node, NodeKind, Question, Stat, memory};
+use crate::{Answer, DMI_TABLE, FileKind, Kind, Machine, Memory, Node, NodeKind, Question, READ_LIMIT, Stat, memory};
 
 /// Passes every look on to a machine and keeps what came back, errors and absences too. So a capture holds just what
 /// the observers asked for, and the doctor says the same over it as over the machine.
@@ -121,6 +122,16 @@ fn ours_of(path: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     (path == DMI_TABLE).then(|| smbios::table_of(&hints()))
 }
 
+/// What is kept of a guest's disk image in place of it: of a variable store what it says of Secure Boot, without the
+/// names of its boot entries; of any other nothing.
+fn told(image: &[u8]) -> Seen<Vec<u8>> {
+    let disk =
+        if image.starts_with(&qcow2::MAGIC) { qcow2::head(image, READ_LIMIT).ok() } else { Some(image.to_vec()) };
+    let variables = disk.and_then(|disk| efistore::parse(&disk).ok());
+    let says = variables.map(|variables| SecureBoot { boots: Vec::new(), ..SecureBoot::of(&variables) });
+    says.map_or(Seen::Unreadable(Reason::NotCaptured), |says| Seen::Is(efistore::store_of(&says)))
+}
+
 /// Metadata, where nothing better is known of the name.
 fn keep_stat(memory: &mut Memory, path: &str, stat: Stat) {
     if memory.nodes_get(path).is_some() {
@@ -164,6 +175,23 @@ impl Machine for Recorder<'_> {
             }
             (_, Seen::Is(stat)) => keep_stat(&mut self.state().memory, &end.path, stat),
             _ => self.gone(&end, seen.as_ref().map(|_| ())),
+        }
+        seen
+    }
+
+    fn image(&self, path: &str) -> Seen<Vec<u8>> {
+        let end = self.walk(path, true);
+        let seen = self.inner.image(path);
+        match (self.inner.stat(path), &seen) {
+            // A block device is recorded as the file that it is in a tree.
+            (Seen::Is(_), Seen::Is(bytes)) => {
+                let kept = told(bytes);
+                let stat = memory::stat(FileKind::File, 0o600, kept.get().map_or(0, |kept| kept.len() as u64));
+                let kept = kept.map(|kept| kept.as_slice().into());
+                self.keep(&end, Node { stat, kind: NodeKind::File(kept) });
+            }
+            (Seen::Is(stat), _) => keep_stat(&mut self.state().memory, &end.path, stat),
+            (other, _) => self.gone(&end, other.map(|_| ())),
         }
         seen
     }

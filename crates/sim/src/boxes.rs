@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::efivars::EfiVars;
 use crate::pci::Pci;
 
 include!(concat!(env!("OUT_DIR"), "/boxes.rs"));
@@ -35,6 +36,9 @@ pub struct Box {
     pub files: BTreeMap<String, String>,
     /// Path → bytes in hex, white space ignored: EFI variables, ACPI tables.
     pub hex: BTreeMap<String, String>,
+    /// Path → the variable store of a UEFI guest, a file in place of the disk.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub efivars: BTreeMap<String, EfiVars>,
     /// Path → permission bits in octal text; 0644 where left out.
     pub modes: BTreeMap<String, String>,
     /// Path → seconds since the epoch; [`Box::TIME`] where left out.
@@ -120,6 +124,7 @@ impl Box {
             return bad("title", "a box needs a title".into());
         }
         let paths = this.files.keys().chain(this.hex.keys()).chain(this.modes.keys()).chain(this.mtimes.keys());
+        let paths = paths.chain(this.efivars.keys());
         let paths = paths.chain(this.links.keys()).chain(this.devices.keys()).chain(&this.absent).chain(&this.dirs);
         for path in paths {
             if !path.starts_with('/') || path.ends_with('/') || path.split('/').any(|part| part == ".." || part == ".")
@@ -134,6 +139,9 @@ impl Box {
             this.answers.insert(key.clone(), (*answer).to_owned());
         }
         this.answers_from.clear();
+        for (path, vars) in std::mem::take(&mut this.efivars) {
+            this.hex.insert(path, vars.bytes().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
         for function in &this.pci {
             if let Err(message) = function.check() {
                 return bad(&function.bdf.to_string(), message);

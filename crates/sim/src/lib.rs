@@ -7,6 +7,7 @@
 mod answers;
 pub mod boxes;
 mod cluster;
+mod efivars;
 mod hands;
 pub mod lab;
 mod lay;

@@ -167,3 +167,53 @@ fn a_failed_start_is_explained_from_libvirts_log() {
     put(scratch.path(), "/var/log/kern.log", &log.replace("[   50.0]", "[   61.0]"));
     assert_eq!(kernels(), Some(3));
 }
+
+/// The findings of one check of a VM's.
+fn verdict(args: &std::process::Output, id: &str) -> Value {
+    let checked = json(args);
+    let findings = checked["findings"].as_array().cloned().unwrap_or_default();
+    findings.into_iter().find(|one| one["id"] == id).unwrap_or_default()
+}
+
+const KEYS: &str = "vm/efidisk-enrolled-keys";
+
+#[test]
+fn a_libvirt_domains_own_variables_count_and_before_its_first_start_the_templates() {
+    use formats::efistore::{SecureBoot, store_of};
+    let scratch = built("vm-libvirt");
+    let root = scratch.path();
+    let path = root.join("etc/libvirt/qemu/media.xml");
+    let own = "/var/lib/libvirt/qemu/nvram/media_VARS.fd";
+    let xml = std::fs::read_to_string(&path).expect("the box's domain");
+    let nvram = format!("<nvram template='/usr/share/OVMF/VARS.fd'>{own}</nvram>\n    <boot dev='hd'/>");
+    put(root, "/etc/libvirt/qemu/media.xml", &xml.replace("<boot dev='hd'/>", &nvram));
+    let ask = || verdict(&on(root, &["vm", "check", "media", "--json"]), KEYS)["verdict"].clone();
+    assert_eq!(ask(), "pass", "the definition says that no keys are enrolled, and no store is there");
+    let write = |path: &str, keys: bool| {
+        let path = root.join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        std::fs::write(path, store_of(&SecureBoot { platform_key: keys, ..SecureBoot::default() })).expect("a file");
+    };
+    write("/usr/share/OVMF/VARS.fd", true);
+    assert_eq!(ask(), "warn", "the first start takes the template");
+    write(own, false);
+    assert_eq!(ask(), "pass", "its own store counts from then on");
+    put(root, own, "no store");
+    assert_eq!(ask(), "unknown");
+}
+
+#[test]
+fn a_capture_says_of_secure_boot_what_the_machine_says_and_keeps_nothing_else_of_the_guests_disk() {
+    let scratch = built("vm-secure-boot-since");
+    let root = scratch.path();
+    let file = root.join("machine.thruway");
+    let recorded = on(root, &["capture", "--output", &file.to_string_lossy()]);
+    assert!(recorded.status.success(), "{}", String::from_utf8_lossy(&recorded.stderr));
+    let live = verdict(&on(root, &["vm", "check", "100", "--json"]), KEYS);
+    let from = thruway(&["--from", &file.to_string_lossy(), "vm", "check", "100", "--json"]);
+    let captured = verdict(&from, KEYS);
+    assert_eq!(captured["verdict"], "warn");
+    let evidence = |of: &Value| of["evidence"].as_array().map(Vec::len);
+    assert!(live.to_string().contains("shimx64") && !captured.to_string().contains("shimx64"), "{captured}");
+    assert_eq!(evidence(&live).map(|count| count - 1), evidence(&captured), "{live}\n{captured}");
+}

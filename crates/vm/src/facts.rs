@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use formats::domxml::Domain;
+use formats::efistore::SecureBoot;
 use formats::pveconf::Conf;
 use formats::qemuargs::QemuArgs;
 use gpu::{Card, Inventory};
@@ -55,6 +56,23 @@ pub struct Storage {
     pub kind: String,
     /// `content` holds `images`.
     pub images: bool,
+    /// Where its disks are: a directory, or the one of a volume group's or a pool's devices. None for kinds whose disks
+    /// are no file here (rbd, iscsi).
+    pub dir: Option<String>,
+}
+
+impl Storage {
+    /// Its volumes are files in a directory for each VM.
+    pub fn is_files(&self) -> bool {
+        matches!(self.kind.as_str(), "dir" | "btrfs" | "nfs" | "cifs" | "cephfs" | "glusterfs")
+    }
+}
+
+/// The store of a UEFI guest's variables, read with no VM running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vars {
+    pub path: String,
+    pub says: Seen<SecureBoot>,
 }
 
 /// A named PCI device of a Proxmox VE cluster.
@@ -160,6 +178,8 @@ pub struct Vm {
     pub efidisk: Option<Efidisk>,
     /// Secure Boot with enrolled keys, as the definition has it: only firmware that is UEFI.
     pub enrolled_keys: Option<Setting<bool>>,
+    /// Only of a UEFI VM that is given something and does not run. Absent in it: the first start makes it.
+    pub vars: Option<Vars>,
     /// CPU model: "host", "kvm64"; none: the hypervisor's default.
     pub cpu: Option<Setting<String>>,
     /// MiB.
@@ -267,6 +287,12 @@ impl Facts {
 }
 
 impl Vm {
+    /// What the variable store says, where it could be read.
+    pub fn secure_boot(&self) -> Option<(&str, &SecureBoot)> {
+        let vars = self.vars.as_ref()?;
+        Some((&vars.path, vars.says.get()?))
+    }
+
     /// True where the definition names a function of this slot.
     pub fn names(&self, card: Bdf) -> bool {
         self.given.iter().any(|given| given.functions.iter().any(|function| function.same_slot(&card)))

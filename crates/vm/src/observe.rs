@@ -4,6 +4,7 @@ mod host;
 mod libvirt;
 mod procs;
 mod pve;
+mod vars;
 
 use gpu::Inventory;
 use machine::{Kind, Machine, MachineExt};

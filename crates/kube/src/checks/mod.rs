@@ -52,7 +52,7 @@ pub static CHECKS: &[Check<Facts>] = &[
         "cluster/host-topology",
         labels::topology,
         "a node whose host tells where its cards sit says so by its labels",
-        "In a VM numa_node is -1 and the PCI tree is flat: the cluster cannot know which cards share a NUMA node or sit in which          slot. Where the host tells it (thruway vm plan --hint on the host), the node's labels thruway.dev/gpu-N.host-address,          -slot, -numa and -link carry it. Labels that say otherwise are of former cards, and whoever selects by them is misled.",
+        "In a VM numa_node is -1 and the PCI tree is flat: the cluster cannot know which cards share a NUMA node or sit in which slot. Where the host tells it (thruway vm plan --hint on the host), the node's labels thruway.dev/gpu-N.host-address,          -slot, -numa and -link carry it. Labels that say otherwise are of former cards, and whoever selects by them is misled.",
         "kubernetes.io, Labels and Selectors; thruway vm plan --hint"
     ),
     row!(

@@ -129,7 +129,7 @@ impl Machine {
             .args(["-object", &format!("memory-backend-memfd,id=ram0,size={},share=on", boot.memory())])
             .args(["-M", "q35,kernel-irqchip=split,memory-backend=ram0"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"])
-            .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
+            .args(["-device", "intel-iommu,intremap=on,caching-mode=on,aw-bits=48"])
             .args(["-device", "pcie-root-port,id=rp1,slot=1"]);
         for (number, end) in ends.iter().enumerate() {
             let multi = if number == 0 { ",multifunction=on" } else { "" };

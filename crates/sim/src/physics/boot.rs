@@ -80,6 +80,7 @@ pub fn boot(root: &Path) -> Result<Boot, PhysicsError> {
     let count = tree.stored::<u64>("boots").unwrap_or(0) + 1;
     tree.store("boots", &count)?;
     tree.write("/proc/sys/kernel/random/boot_id", format!("0000b007-0000-4000-8000-{count:012x}\n"))?;
+    super::disks::appear(&tree)?;
     super::vm::forget(&tree)?;
     super::handover::forget(&tree)?;
     let kernel = Kernel::read(&tree, &boot.cmdline);

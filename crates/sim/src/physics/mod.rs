@@ -4,6 +4,7 @@
 //! own and with parsers of their own: a planner that is wrong about them is not confirmed by its own mistake.
 
 mod boot;
+mod disks;
 mod driver;
 mod film;
 pub(crate) mod handover;

@@ -1,10 +1,11 @@
 //! The machine type, the firmware and its variables.
 
-use model::{Check, Fix, Trouble};
+use formats::efistore::SecureBoot;
+use model::{Check, Fix, Seen, Source, Trouble};
 
 use super::given::asks_pcie;
 use super::{Says, about, cards, each, mend, restart};
-use crate::{Facts, Vm, VmKind};
+use crate::{Facts, Vars, Vm, VmKind};
 
 pub(super) const MACHINE_NOT_Q35: Check<Facts> = Check {
     about: about(
@@ -149,23 +150,51 @@ pub(super) const EFIDISK_ENROLLED_KEYS: Check<Facts> = Check {
          without a known signature ends in `BdsDxe: failed to load Boot0001 … Access Denied`, and NVIDIA's module, built by \
          its .run installer or DKMS, in `Key was rejected by service`. Either switch Secure Boot off in the firmware's \
          menu (Device Manager, Secure Boot Configuration, Attempt Secure Boot), make the EFI disk anew without keys, or \
-         sign the module and enrol its key. The definition says how the disk began, not what the menu changed since.",
-        "pve-docs qm.adoc, BIOS and UEFI; PVE::QemuServer::OVMF",
+         sign the module and enrol its key. The definition says how the disk began; what holds now stands in the variable \
+         store on that disk, which is read while the VM is off. Whether a loader is signed does not stand there, and which signatures were taken back (dbx) is not judged.",
+        "pve-docs qm.adoc, BIOS and UEFI; PVE::QemuServer::OVMF; EDK II, VariableFormat.h",
     ),
     run: |facts| {
         each(facts, |vm| {
-            let Some(keys) = vm.enrolled_keys.as_ref() else { return Says::Skip };
-            if !keys.value {
-                return Says::Well;
+            let told = vm.enrolled_keys.as_ref();
+            let store = vm.secure_boot();
+            // What the firmware keeps is what it will do; the definition says how that began.
+            let on = match (store, told) {
+                (Some((_, store)), _) => store.is_on(),
+                (None, Some(told)) => told.value,
+                (None, None) => return Says::Skip,
+            };
+            let blind = match &vm.vars {
+                Some(Vars { path, says: Seen::Unreadable(reason) }) => Some((path, reason)),
+                _ => None,
+            };
+            match blind {
+                _ if on => {}
+                Some((path, reason)) => return Says::Unknown(reason.clone(), format!("the variables of {path}")),
+                None => return Says::Well,
             }
-            let trouble = Trouble::new(format!(
-                "{} starts with Secure Boot on: an unsigned loader gets \"Access Denied\", an unsigned driver is rejected",
+            let driver = match store {
+                Some((_, store)) if store.shim_off => "its shim, told to check nothing, lets an unsigned driver pass",
+                _ => "an unsigned driver is rejected",
+            };
+            let mut trouble = Trouble::new(format!(
+                "{} starts with Secure Boot on: an unsigned loader gets \"Access Denied\", {driver}",
                 vm.title()
             ));
-            let value = match &vm.efidisk {
-                Some(disk) => format!("efidisk0: {},pre-enrolled-keys=1", disk.volume),
-                None => "enrolled-keys enabled, or a secure loader".to_owned(),
-            };
+            if let Some((path, store)) = store {
+                trouble = seen_in(trouble, path, store);
+            }
+            if let Some(told) = told {
+                let value = match &vm.efidisk {
+                    Some(disk) => format!("efidisk0: {},pre-enrolled-keys={}", disk.volume, u8::from(told.value)),
+                    None => format!("enrolled-keys or a secure loader: {}", if told.value { "yes" } else { "no" }),
+                };
+                let value = if told.value { value } else { format!("{value}; keys came since") };
+                trouble = trouble.seen(vm.source(told.line), value);
+            }
+            if let Some((path, reason)) = blind {
+                trouble = trouble.seen(Source::file(path.clone()), format!("not looked into: {reason}"));
+            }
             let menu = restart(
                 vm,
                 Fix::by_hand(
@@ -174,7 +203,7 @@ pub(super) const EFIDISK_ENROLLED_KEYS: Check<Facts> = Check {
                     "tick Attempt Secure Boot again",
                 ),
             );
-            let trouble = trouble.seen(vm.source(keys.line), value).fix(menu);
+            let trouble = trouble.fix(menu);
             Says::Warn(match &vm.efidisk {
                 Some(disk) => trouble.fix(recreate(vm, "or make the EFI disk anew without keys", &disk.volume)),
                 None => trouble,
@@ -182,6 +211,24 @@ pub(super) const EFIDISK_ENROLLED_KEYS: Check<Facts> = Check {
         })
     },
 };
+
+/// What the variable store says of Secure Boot, as evidence.
+fn seen_in(mut trouble: Trouble, path: &str, store: &SecureBoot) -> Trouble {
+    let source = || Source::file(path);
+    let switch = if store.switch.is_some() { "SecureBootEnable 1" } else { "SecureBootEnable not written yet: on" };
+    trouble = trouble.seen(source(), format!("a platform key (PK) is enrolled, {switch}"));
+    if !store.db.is_empty() {
+        trouble = trouble.seen(source(), format!("signatures that count (db): {}", store.db.join(", ")));
+    }
+    if store.moks > 0 {
+        trouble = trouble.seen(source(), format!("keys of the guest's own (MokList): {}", store.moks));
+    }
+    if let Some((name, file)) = store.boots.first() {
+        let file = if file.is_empty() { String::new() } else { format!(" ({file})") };
+        trouble = trouble.seen(source(), format!("boots first: {name}{file}"));
+    }
+    trouble
+}
 
 /// A new EFI disk on the old one's storage.
 fn recreate(vm: &Vm, does: &str, volume: &str) -> Fix {
@@ -210,7 +257,8 @@ pub(super) const EFIDISK_OLD_CERTS: Check<Facts> = Check {
     run: |facts| {
         each(facts, |vm| {
             let Some(disk) = vm.efidisk.as_ref().filter(|disk| vm.uefi && disk.enrolled) else { return Says::Skip };
-            if disk.certs.as_deref() == Some("2023k") {
+            let known = |(_, store): (&str, &SecureBoot)| store.db.iter().any(|name| name == "Microsoft UEFI CA 2023");
+            if disk.certs.as_deref() == Some("2023k") || vm.secure_boot().is_some_and(known) {
                 return Says::Well;
             }
             let certs = disk.certs.as_deref().unwrap_or("not set: 2011");

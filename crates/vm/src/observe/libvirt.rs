@@ -6,8 +6,9 @@ use machine::{Machine, MachineExt};
 use model::{Digest, Reason, Seen, Source};
 
 use super::procs::Procs;
+use super::vars;
 use crate::hint::settings;
-use crate::{Given, Running, Setting, Vm, VmKind};
+use crate::{Given, Running, Setting, Vars, Vm, VmKind};
 
 const DIR: &str = "/etc/libvirt/qemu";
 
@@ -42,8 +43,12 @@ pub fn vms(machine: &dyn Machine, procs: &Procs, vms: &mut Vec<Vm>, unread: &mut
                 let pid = machine.number(&format!("/run/libvirt/qemu/{}.pid", domain.name));
                 let pid = pid.and_then(|pid| Seen::from(u32::try_from(pid).ok()));
                 let name = domain.name.clone();
+                let nvram = domain.nvram.clone();
                 let mut vm = read(path, bytes, domain, autostart);
                 vm.running = procs.find(pid, |args| args.name.as_deref() == Some(&name));
+                if vm.uefi && !vm.given.is_empty() && vm.running == Running::No {
+                    vm.vars = variables(machine, &nvram);
+                }
                 vms.push(vm);
             }
             Err(bad) => {
@@ -51,6 +56,16 @@ pub fn vms(machine: &dyn Machine, procs: &Procs, vms: &mut Vec<Vm>, unread: &mut
                 unread.push((Source::line(path, bad.line), reason));
             }
         }
+    }
+}
+
+/// The domain's own store; before its first start, the template that it will be made of.
+fn variables(machine: &dyn Machine, (file, template): &(Option<String>, Option<String>)) -> Option<Vars> {
+    let absolute = |path: &Option<String>| path.clone().filter(|path| path.starts_with('/'));
+    let own = absolute(file).map(|path| vars::read(machine, path));
+    match own {
+        Some(own) if own.says != Seen::Absent => Some(own),
+        own => absolute(template).map(|path| vars::read(machine, path)).or(own),
     }
 }
 
@@ -96,6 +111,7 @@ fn read(path: String, bytes: Vec<u8>, domain: Domain, autostart: bool) -> Vm {
         uefi,
         efidisk: None,
         enrolled_keys,
+        vars: None,
         cpu: set(cpu, "cpu"),
         memory: Setting { value: domain.memory_mib.unwrap_or(0), line: domain.line_of("memory") },
         balloon: Setting { value: domain.balloon.as_deref() != Some("none"), line: domain.line_of("memballoon") },

@@ -10,8 +10,9 @@ use model::{Bdf, Digest, Reason, Seen, Source};
 use sha1::Digest as _;
 
 use super::procs::Procs;
+use super::vars;
 use crate::hint::settings;
-use crate::{Efidisk, Given, Mapping, MappingEntry, Pve, Setting, Storage, Vm, VmKind};
+use crate::{Efidisk, Given, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm, VmKind};
 
 const MAPPING: &str = "/etc/pve/mapping/pci.cfg";
 
@@ -37,6 +38,7 @@ pub fn observe(machine: &dyn Machine) -> Seen<Pve> {
     let storages = sections(&storages).into_iter().filter(|one| one.get("disable").is_none()).map(|one| Storage {
         // a storage without `content` may hold images and container roots
         images: one.get("content").is_none_or(|content| content.split(',').any(|word| word.trim() == "images")),
+        dir: vars::dir(&one),
         id: one.id,
         kind: one.kind,
     });
@@ -139,6 +141,8 @@ pub fn vms(
         let mut vm = read(vmid, path, bytes, conf, node, mappings, gpus);
         vm.real_path = machine.resolve(&vm.path).is().unwrap_or_else(|| vm.path.clone());
         vm.running = procs.find(pid, |args| args.id == Some(vmid));
+        let disk = vm.efidisk.as_ref().filter(|_| vm.uefi && !vm.given.is_empty() && vm.running == Running::No);
+        vm.vars = disk.map(|disk| vars::of_disk(machine, &node.storages, &disk.volume));
         vms.push(vm);
     }
 }
@@ -162,7 +166,8 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
         Efidisk {
             volume: props.default_or("file").unwrap_or_default().to_owned(),
             efitype: props.get("efitype").unwrap_or("2m").to_owned(),
-            enrolled: props.bool("pre-enrolled-keys").unwrap_or(false),
+            // the older firmware has no Secure Boot, whatever its disk was made with
+            enrolled: props.bool("pre-enrolled-keys") == Some(true) && props.get("efitype") == Some("4m"),
             certs: props.get("ms-cert").map(str::to_owned),
             line: entry.line,
         }
@@ -209,6 +214,7 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
         uefi,
         efidisk,
         enrolled_keys,
+        vars: None,
         cpu: first("cpu", "cputype"),
         memory: memory.unwrap_or(Setting { value: 512, line: None }),
         balloon: balloon.unwrap_or(Setting { value: true, line: None }),
@@ -221,7 +227,7 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
         pending,
         hints,
         snapshots: conf.snapshots().into_iter().map(str::to_owned).collect(),
-        running: crate::Running::No,
+        running: Running::No,
         bytes,
         conf: Some(conf),
         domain: None,
