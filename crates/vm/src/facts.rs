@@ -45,8 +45,24 @@ pub struct Pve {
     pub node: Seen<String>,
     /// /etc/pve/storage.cfg: storages that may hold disk images.
     pub storages: Vec<Storage>,
-    /// Backup jobs: (id, line, the VMIDs it covers; none is all).
-    pub backups: Vec<(String, u32, Option<Vec<u32>>)>,
+    pub backups: Vec<Backup>,
+}
+
+/// A backup job of /etc/pve/jobs.cfg that is enabled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backup {
+    pub id: String,
+    pub line: u32,
+    /// The VMIDs that it covers; none is all.
+    pub vms: Option<Vec<u32>>,
+    /// "snapshot" (also where none is said), "suspend", "stop".
+    pub mode: String,
+}
+
+impl Backup {
+    pub fn covers(&self, vmid: Option<u32>) -> bool {
+        self.vms.as_ref().is_none_or(|ids| vmid.is_some_and(|vmid| ids.contains(&vmid)))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -182,6 +198,8 @@ pub struct Vm {
     pub vars: Option<Vars>,
     /// CPU model: "host", "kvm64"; none: the hypervisor's default.
     pub cpu: Option<Setting<String>>,
+    /// KVM is kept from the guest's sight: `hidden=1`, `<kvm><hidden state='on'/>`.
+    pub kvm_hidden: bool,
     /// MiB.
     pub memory: Setting<u64>,
     /// True where a balloon device is there (Proxmox VE's default).

@@ -16,8 +16,8 @@ mod verify;
 pub use checks::CHECKS;
 pub(crate) use facts::numbers;
 pub use facts::{
-    Efidisk, Facts, Given, Host, HostMemory, HugePages, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vars,
-    Vm, VmKind,
+    Backup, Efidisk, Facts, Given, Host, HostMemory, HugePages, Mapping, MappingEntry, Pve, Running, Setting, Storage,
+    Vars, Vm, VmKind,
 };
 pub use last_start::{Ended, LastStart, Upid, last_start};
 pub use observe::observe;

@@ -3,6 +3,7 @@
 mod address;
 mod firmware;
 mod given;
+mod group;
 mod hint;
 mod memory;
 mod settings;
@@ -24,6 +25,7 @@ pub static CHECKS: &[Check<Facts>] = &[
     given::TWO_VMS_ONE_CARD,
     given::ONBOOT_BOTH,
     share::GROUP_TWO_VMS,
+    group::GROUP_OTHERS,
     share::CARD_IN_USE,
     share::KEEP_DRIVER,
     share::ROMFILE_MISSING,
@@ -42,6 +44,7 @@ pub static CHECKS: &[Check<Facts>] = &[
     settings::BALLOON_WITH_HOSTPCI,
     settings::SCSIHW,
     settings::X_VGA_CONSOLE,
+    settings::KVM_HIDDEN,
     share::NO_KVM,
     share::HIGH_AVAILABILITY,
     state::RAM_EXCEEDS_HOST,
@@ -51,6 +54,7 @@ pub static CHECKS: &[Check<Facts>] = &[
     memory::START_TIMEOUT,
     memory::NUMA_FAR,
     state::BACKUP_GRABS_CARD,
+    state::BACKUP_SUSPEND,
     state::PENDING_NOT_APPLIED,
     share::IOMMUFD_P2P,
     hint::HINT_STALE,

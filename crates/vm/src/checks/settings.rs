@@ -122,3 +122,30 @@ pub(super) const X_VGA_CONSOLE: Check<Facts> = Check {
         })
     },
 };
+
+pub(super) const KVM_HIDDEN: Check<Facts> = Check {
+    about: about(
+        "vm/kvm-hidden",
+        "KVM is not hidden from a guest that has no need of it",
+        "Before driver 465 NVIDIA's driver for GeForce refused to run in a VM (\"Code 43\"), and hiding KVM was the way round. \
+         It is not needed any more, never was for Linux guests' newer drivers, and takes the guest's clock and its \
+         spinlocks from it. Code 43 today is mostly a matter of memory regions, of the ROM or of a reset.",
+        "NVIDIA, GeForce GPU Passthrough for Windows Virtual Machine (Beta); QEMU, kvm=off",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            // which Windows driver is inside cannot be seen from here, nor what a libvirt domain runs
+            if vm.given.is_empty() || vm.ostype.is_none() || vm.is_windows() {
+                return Says::Skip;
+            }
+            let Some(cpu) = vm.cpu.as_ref().filter(|_| vm.kvm_hidden) else { return Says::Well };
+            let trouble = Trouble::new(format!("{} hides KVM from a Linux guest", vm.title()));
+            let fix = Fix::by_hand(
+                "let the guest see it",
+                &[&format!("qm set {} --cpu {}", vm.id, cpu.value)],
+                format!("qm set {} --cpu {},hidden=1", vm.id, cpu.value),
+            );
+            Says::Warn(trouble.seen(vm.source(cpu.line), "hidden=1").fix(restart(vm, fix)))
+        })
+    },
+};

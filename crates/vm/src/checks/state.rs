@@ -3,7 +3,7 @@
 use model::{Bdf, Check, Fix, Seen, Source, Trouble};
 
 use super::{Says, about, card_name, each, join};
-use crate::{Facts, Running, Vm};
+use crate::{Backup, Facts, Running, Vm};
 
 pub(super) const RAM_EXCEEDS_HOST: Check<Facts> = Check {
     about: about(
@@ -72,10 +72,9 @@ pub(super) const BACKUP_GRABS_CARD: Check<Facts> = Check {
         each(facts, |vm| {
             let Some(pve) = facts.pve.get() else { return Says::Skip };
             let number = vm.id.parse::<u32>().ok();
-            let covers = |ids: &Option<Vec<u32>>| {
-                ids.as_ref().is_none_or(|ids| number.is_some_and(|number| ids.contains(&number)))
+            let Some(Backup { id: job, line, .. }) = pve.backups.iter().find(|job| job.covers(number)) else {
+                return Says::Skip;
             };
-            let Some((job, line, _)) = pve.backups.iter().find(|(_, _, ids)| covers(ids)) else { return Says::Skip };
             if vm.is_running() {
                 return Says::Well;
             }
@@ -167,3 +166,31 @@ fn pending(facts: &Facts, vm: &Vm) -> Says {
         }
     }
 }
+
+pub(super) const BACKUP_SUSPEND: Check<Facts> = Check {
+    about: about(
+        "vm/backup-suspend",
+        "no backup suspends a VM that has a card",
+        "A backup in the mode `suspend` saves the VM's state first, and a passed device's state cannot be saved: \"cannot \
+         suspend VM to disk due to passed-through PCI device(s)\". The modes `snapshot` and `stop` need no such thing.",
+        "PVE::VZDump::QemuServer; PVE::QemuServer, config_to_command",
+    ),
+    run: |facts| {
+        each(facts, |vm| {
+            let Some(pve) = facts.pve.get() else { return Says::Skip };
+            let number = vm.id.parse::<u32>().ok();
+            let mut jobs = pve.backups.iter().filter(|job| job.covers(number)).peekable();
+            if jobs.peek().is_none() || vm.given.is_empty() {
+                return Says::Skip;
+            }
+            let Some(job) = jobs.find(|job| job.mode == "suspend") else { return Says::Well };
+            let trouble = Trouble::new(format!("The backup job {} suspends {}, which cannot be", job.id, vm.title()));
+            let fix = Fix::by_hand(
+                "let the job make a snapshot",
+                &[&format!("pvesh set /cluster/backup/{} --mode snapshot", job.id)],
+                format!("pvesh set /cluster/backup/{} --mode suspend", job.id),
+            );
+            Says::Warn(trouble.seen(Source::line("/etc/pve/jobs.cfg", job.line), "mode suspend").fix(fix))
+        })
+    },
+};

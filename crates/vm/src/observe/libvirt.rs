@@ -112,6 +112,7 @@ fn read(path: String, bytes: Vec<u8>, domain: Domain, autostart: bool) -> Vm {
         efidisk: None,
         enrolled_keys,
         vars: None,
+        kvm_hidden: domain.kvm_hidden,
         cpu: set(cpu, "cpu"),
         memory: Setting { value: domain.memory_mib.unwrap_or(0), line: domain.line_of("memory") },
         balloon: Setting { value: domain.balloon.as_deref() != Some("none"), line: domain.line_of("memballoon") },

@@ -12,7 +12,7 @@ use sha1::Digest as _;
 use super::procs::Procs;
 use super::vars;
 use crate::hint::settings;
-use crate::{Efidisk, Given, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm, VmKind};
+use crate::{Backup, Efidisk, Given, Mapping, MappingEntry, Pve, Running, Setting, Storage, Vm, VmKind};
 
 const MAPPING: &str = "/etc/pve/mapping/pci.cfg";
 
@@ -51,16 +51,18 @@ fn version(machine: &dyn Machine) -> Seen<String> {
     status.and_then(|text| Seen::from(formats::dpkg::installed(&text, "pve-manager")))
 }
 
-fn backups(machine: &dyn Machine) -> Vec<(String, u32, Option<Vec<u32>>)> {
+fn backups(machine: &dyn Machine) -> Vec<Backup> {
     let text = machine.text("/etc/pve/jobs.cfg").is().unwrap_or_default();
     let jobs = sections(&text).into_iter().filter(|job| job.kind == "vzdump");
     let jobs = jobs.filter(|job| job.get("enabled").and_then(boolean) != Some(false));
     jobs.filter_map(|job| {
-        if job.get("all").and_then(boolean) == Some(true) {
-            return Some((job.id, job.line, None));
-        }
-        let ids = job.get("vmid")?.split([',', ' ', ';']).filter_map(|id| id.trim().parse().ok()).collect();
-        Some((job.id, job.line, Some(ids)))
+        let vms = if job.get("all").and_then(boolean) == Some(true) {
+            None
+        } else {
+            Some(job.get("vmid")?.split([',', ' ', ';']).filter_map(|id| id.trim().parse().ok()).collect())
+        };
+        let mode = job.get("mode").unwrap_or("snapshot").trim().to_owned();
+        Some(Backup { vms, mode, line: job.line, id: job.id })
     })
     .collect()
 }
@@ -172,6 +174,7 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
             line: entry.line,
         }
     });
+    let kvm_hidden = conf.get("cpu").and_then(|cpu| PropStr::parse(cpu.value).bool("hidden")) == Some(true);
     let enrolled_keys = efidisk.as_ref().filter(|_| uefi);
     let enrolled_keys = enrolled_keys.map(|disk| Setting { value: disk.enrolled, line: Some(disk.line) });
     let memory = first("memory", "current")
@@ -215,6 +218,7 @@ fn read(vmid: u32, path: String, bytes: Vec<u8>, conf: Conf, node: &Pve, mapping
         efidisk,
         enrolled_keys,
         vars: None,
+        kvm_hidden,
         cpu: first("cpu", "cputype"),
         memory: memory.unwrap_or(Setting { value: 512, line: None }),
         balloon: balloon.unwrap_or(Setting { value: true, line: None }),
