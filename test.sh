@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 packages=(gcc libc6-dev pciutils mmdebstrap zstd attr acl util-linux libvirt-clients
-  qemu-system-x86 qemu-utils ovmf grub-efi-amd64-bin busybox-static kmod)
+  libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils qemu-system-x86 qemu-utils ovmf
+  grub-efi-amd64-bin busybox-static kmod)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
