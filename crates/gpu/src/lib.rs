@@ -5,6 +5,7 @@ pub mod branch;
 pub mod cgroup;
 pub mod codecs;
 mod driver;
+pub mod engines;
 pub mod hint;
 mod holder;
 mod inventory;

@@ -9,6 +9,8 @@
 )]
 
 pub mod capture;
+pub mod codecs;
+mod codecs_live;
 mod command;
 mod ext;
 mod live;

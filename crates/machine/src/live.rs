@@ -10,7 +10,9 @@ use model::{Reason, Seen};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::{Answer, FileKind, Kind, Machine, MachineExt as _, Question, READ_LIMIT, Stat, command, nvml_live};
+use crate::{
+    Answer, FileKind, Kind, Machine, MachineExt as _, Question, READ_LIMIT, Stat, codecs_live, command, nvml_live,
+};
 
 /// Where a simulated tree keeps the answers to closed questions: `SIM_DIR/answers/KEY.json`. A tree that has this
 /// directory was made by the simulator, and everything shown of it says so.
@@ -274,6 +276,7 @@ impl Machine for Root {
         match self.kind {
             Kind::Live => match question {
                 Question::Nvml => nvml_live::ask(self),
+                Question::Codecs => codecs_live::ask(self),
                 other => command::ask(self, *other),
             },
             Kind::Simulated => {

@@ -21,19 +21,6 @@ use crate::{Answer, Machine, MachineExt as _};
 /// A driver that hangs (a card fell off the bus) must not hang us. Eight cards without persistence need a second.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The loader's own search first, then where container hosts, Debian's alternatives, NixOS and WSL keep it.
-const LIBRARIES: [&str; 9] = [
-    "libnvidia-ml.so.1",
-    "/usr/local/nvidia/lib64/libnvidia-ml.so.1",
-    "/usr/local/nvidia/lib/libnvidia-ml.so.1",
-    "/usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.1",
-    "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
-    "/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",
-    "/usr/lib64/libnvidia-ml.so.1",
-    "/run/opengl-driver/lib/libnvidia-ml.so.1",
-    "/usr/lib/wsl/lib/libnvidia-ml.so.1",
-];
-
 /// The report of this machine's NVML. Absent: no driver runs, or its library is not installed.
 pub(crate) fn ask(machine: &dyn Machine) -> Seen<Answer> {
     let node = machine.stat("/dev/nvidiactl");
@@ -45,7 +32,7 @@ pub(crate) fn ask(machine: &dyn Machine) -> Seen<Answer> {
         let why = "the driver runs, but /dev/nvidiactl is not there (asking NVML would create it)";
         return Seen::Unreadable(Reason::Other(why.into()));
     }
-    limited(LIMIT, || report(&LIBRARIES)).map(|mut report| {
+    limited(LIMIT, || report(&cuda::places("libnvidia-ml.so.1"))).map(|mut report| {
         name_processes(machine, &mut report);
         Answer::Nvml(Box::new(report))
     })
@@ -53,9 +40,9 @@ pub(crate) fn ask(machine: &dyn Machine) -> Seen<Answer> {
 
 /// Runs it in a thread of its own and waits so long. A thread that hangs in the driver is left behind; nothing could
 /// stop it.
-fn limited<T: Send + 'static>(limit: Duration, look: impl FnOnce() -> Seen<T> + Send + 'static) -> Seen<T> {
+pub(crate) fn limited<T: Send + 'static>(limit: Duration, look: impl FnOnce() -> Seen<T> + Send + 'static) -> Seen<T> {
     let (sender, receiver) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("nvml".into()).spawn(move || {
+    let thread = std::thread::Builder::new().name("driver".into()).spawn(move || {
         let _ = sender.send(look());
     });
     if let Err(error) = thread {
@@ -64,11 +51,13 @@ fn limited<T: Send + 'static>(limit: Duration, look: impl FnOnce() -> Seen<T> + 
     match receiver.recv_timeout(limit) {
         Ok(seen) => seen,
         Err(mpsc::RecvTimeoutError::Timeout) => Seen::Unreadable(Reason::TimedOut),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Seen::Unreadable(Reason::Other("NVML's reader failed".into())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            Seen::Unreadable(Reason::Other("the driver's reader failed".into()))
+        }
     }
 }
 
-fn report(libraries: &[&str]) -> Seen<NvmlReport> {
+fn report(libraries: &[String]) -> Seen<NvmlReport> {
     let nvml = match open(libraries) {
         Seen::Is(nvml) => nvml,
         Seen::Absent => return Seen::Absent,
@@ -95,7 +84,7 @@ fn report(libraries: &[&str]) -> Seen<NvmlReport> {
     })
 }
 
-fn open(libraries: &[&str]) -> Seen<Nvml> {
+fn open(libraries: &[String]) -> Seen<Nvml> {
     let mut trouble = None;
     for library in libraries {
         match Nvml::builder().lib_path(OsStr::new(library)).init() {
@@ -316,12 +305,12 @@ mod tests {
 
     #[test]
     fn a_library_that_is_not_there_is_absent_and_one_that_cannot_be_loaded_is_not() {
-        assert_eq!(report(&["/nowhere/libnvidia-ml.so.1", "/nowhere/else.so"]), Seen::Absent);
+        assert_eq!(report(&["/nowhere/libnvidia-ml.so.1".into(), "/nowhere/else.so".into()]), Seen::Absent);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("libnvidia-ml.so.1");
         std::fs::write(&path, "is no library").expect("writes");
         let path = path.to_str().expect("is text");
-        assert!(report(&["/nowhere/libnvidia-ml.so.1", path]).unreadable().is_some());
+        assert!(report(&["/nowhere/libnvidia-ml.so.1".into(), path.into()]).unreadable().is_some());
     }
 
     #[test]

@@ -12,6 +12,10 @@ use crate::nvml::NvmlReport;
 pub enum Question {
     /// NVML's inventory. → [`Answer::Nvml`]. Absent where no library or no driver is.
     Nvml,
+    /// What the cards' video engines decode and encode, asked of themselves. → [`Answer::Json`], a
+    /// [`crate::codecs::CodecsReport`]. Takes a CUDA context and, for a moment, an NVENC session of each card, so that
+    /// nobody asks it in passing. Absent where no driver is.
+    Codecs,
     /// Running containers with their devices and environment, as the engine's `inspect` JSON. → [`Answer::Json`], an array.
     Containers(Engine),
     /// The engine's own facts (`docker info`, `docker version`): version, runtimes, CDI directories. → [`Answer::Json`].
@@ -51,8 +55,9 @@ impl KubeList {
 }
 
 impl Question {
-    pub const ALL: [Question; 9] = [
+    pub const ALL: [Question; 10] = [
         Question::Nvml,
+        Question::Codecs,
         Question::Containers(Engine::Docker),
         Question::Containers(Engine::Podman),
         Question::EngineInfo(Engine::Docker),
@@ -67,6 +72,7 @@ impl Question {
     pub fn key(self) -> &'static str {
         match self {
             Question::Nvml => "nvml",
+            Question::Codecs => "codecs",
             Question::Containers(Engine::Docker) => "docker-containers",
             Question::Containers(Engine::Podman) => "podman-containers",
             Question::EngineInfo(Engine::Docker) => "docker-info",
@@ -76,6 +82,11 @@ impl Question {
             Question::Kube(KubeList::DaemonSets) => "kube-daemonsets",
             Question::Kube(KubeList::Deployments) => "kube-deployments",
         }
+    }
+
+    /// Whether a recording asks it unasked: what disturbs nobody.
+    pub fn in_passing(self) -> bool {
+        self != Question::Codecs
     }
 
     pub fn from_key(key: &str) -> Option<Question> {
@@ -88,6 +99,7 @@ impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Question::Nvml => f.write_str("NVML"),
+            Question::Codecs => f.write_str("NVDEC and NVENC"),
             Question::Containers(Engine::Docker) => f.write_str("docker inspect"),
             Question::Containers(Engine::Podman) => f.write_str("podman inspect"),
             Question::EngineInfo(Engine::Docker) => f.write_str("docker info"),

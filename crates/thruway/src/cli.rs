@@ -97,6 +97,19 @@ pub enum Command {
         #[arg(value_name = "BDF")]
         card: Option<Bdf>,
     },
+    /// What each GPU decodes and encodes, asked of the card itself
+    #[command(
+        long_about = "What each GPU decodes (NVDEC) and encodes (NVENC), asked of the card itself: codec, chroma, depth, \
+                      size, engines, and the driver's limit of encoding sessions. It takes a CUDA context and for a moment \
+                      an encoding session of each card. Where a card cannot be asked (no driver, or a VM has it) a table by \
+                      chip answers, and says that it is one.\n\nExit status: 0 every card answered, 1 no card, or none of \
+                      which anything is known, 2 a card could not be asked."
+    )]
+    Codecs {
+        /// Only this card
+        #[arg(value_name = "BDF")]
+        card: Option<Bdf>,
+    },
     /// Promise a GPU to the host, a VM, containers or pods; every floor then keeps it from the others
     Assign(AssignArgs),
     /// Show what would be changed, on all floors of this machine

@@ -9,6 +9,7 @@ mod audit;
 mod bind;
 mod change;
 mod cli;
+mod codecs;
 mod demo;
 mod doctor;
 mod explain;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             }
             Ok(gpus::status(&inventory, card))
         }
+        Command::Codecs { card } => codecs::codecs(global, card),
         Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),

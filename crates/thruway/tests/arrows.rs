@@ -7,7 +7,7 @@ use std::process::Command;
 /// The rooms, lowest first. Rooms on one line share a floor and never use each other.
 const ROOMS: &[&[&str]] = &[
     &["model"],
-    &["formats"],
+    &["formats", "cuda"],
     &["machine"],
     &["journal"],
     &["gpu"],

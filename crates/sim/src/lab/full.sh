@@ -114,6 +114,12 @@ first() {
         ids="$ids${ids:+, }$function ${vendor#0x}:${device#0x} class ${class#0x}"
     done
     judge card "$ids" [ "$ids" = "$gpu 10de:1d01 class 030000, $audio 10de:0fb8 class 040300" ]
+    # udev may still be at it.
+    tries=0
+    until [ "$(driver "$audio")" != none ] || [ "$tries" -ge 60 ]; do
+        sleep 1
+        tries=$((tries + 1))
+    done
     driver "$gpu" >"$state/gpu"
     driver "$audio" >"$state/audio"
     judge audio "$audio: driver $(driver "$audio")" [ "$(driver "$audio")" = snd_hda_intel ]

@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn the_script_says_every_step() {
         for (id, _) in STEPS {
-            assert!(SCRIPT.contains(&format!("judge {id} ")), "{id} is in no line of the script");
+            let said = ["judge", "explained"].iter().any(|word| SCRIPT.contains(&format!("{word} {id} ")));
+            assert!(said, "{id} is in no line of the script");
         }
     }
 }
