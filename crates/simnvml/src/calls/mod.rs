@@ -1,0 +1,15 @@
+//! NVML's functions, by topic. Each says its C name; units and errors are NVML's.
+
+mod ecc;
+mod events;
+mod fields;
+mod identity;
+mod load;
+mod memory;
+mod mig;
+mod nvlink;
+mod pci;
+mod power;
+mod process;
+mod refused;
+mod system;
