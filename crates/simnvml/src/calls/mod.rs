@@ -2,6 +2,7 @@
 
 mod ecc;
 mod events;
+mod export;
 mod fields;
 mod identity;
 mod load;

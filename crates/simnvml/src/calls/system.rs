@@ -4,9 +4,7 @@ use std::ffi::c_char;
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlSystemDriverBranchInfo_t};
 
-use crate::abi::{
-    Answer, FUNCTION_NOT_FOUND, GPU_IS_LOST, INVALID_ARGUMENT, In, NOT_FOUND, Out, Text, array, nvml, version_word,
-};
+use crate::abi::{Answer, GPU_IS_LOST, INVALID_ARGUMENT, In, NOT_FOUND, Out, Text, array, nvml, version_word};
 use crate::place;
 use crate::state::{Tag, enter_unstarted, handle, start, stop};
 use crate::view::View;
@@ -181,9 +179,6 @@ nvml! {
     fn nvmlGetExcludedDeviceCount(out: Out<u32>) |_| { out.put(0) }
     fn nvmlUnitGetCount(out: Out<u32>) |_| { out.put(0) }
     fn nvmlSystemGetHicVersion(count: Out<u32>, _entries: usize) |_| { count.put(0) }
-
-    /// What nvidia-smi asks for first: a table of unnamed functions. This library has none.
-    fn nvmlInternalGetExportTable(_table: usize, _id: usize) |_| { Err(FUNCTION_NOT_FOUND) }
 }
 
 #[cfg(test)]
