@@ -25,5 +25,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// target/PROFILE/examples/install is beside target/PROFILE/deps.
 fn built() -> Option<PathBuf> {
     let profile = std::env::current_exe().ok()?.parent()?.parent()?.to_owned();
-    ["libsimnvml.so", "deps/libsimnvml.so"].map(|name| profile.join(name)).into_iter().find(|path| path.is_file())
+    // not target/PROFILE/libsimnvml.so: cargo renews that one only where the library itself is what is built
+    Some(profile.join("deps/libsimnvml.so")).filter(|path| path.is_file())
 }

@@ -244,12 +244,12 @@ pub struct Temperature {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Power {
-    pub draw_mw: u32,
+    /// None: no sensor, as most GT 1030.
+    pub draw_mw: Option<u32>,
     pub instant_mw: Option<u32>,
     pub limit_mw: u32,
-    pub default_mw: u32,
-    pub min_mw: u32,
-    pub max_mw: u32,
+    /// default, min, max; None: it cannot be set.
+    pub range_mw: Option<[u32; 3]>,
 }
 
 /// Per cent of time.

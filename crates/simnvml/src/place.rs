@@ -74,6 +74,14 @@ pub fn say(text: &str) {
     }
 }
 
+/// Each call and its code to stderr, where THRUWAY_SIM_TRACE is set: what does this client ask for?
+pub fn trace(name: &str, code: u32) {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    if *WANTED.get_or_init(|| std::env::var_os("THRUWAY_SIM_TRACE").is_some()) {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{name} {code}\n").as_bytes());
+    }
+}
+
 /// A process's name by /proc, as nvmlSystemGetProcessName finds it.
 pub fn process_name(pid: u32) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;

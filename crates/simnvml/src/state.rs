@@ -97,7 +97,7 @@ pub(crate) fn stop() -> Answer {
 /// The door of each call that needs a started NVML: faults first, then the body. A panic is an unknown error, never an
 /// unwinding into C.
 pub(crate) fn enter(name: &str, body: impl FnOnce(&View) -> Answer) -> u32 {
-    guard(|| {
+    guard(name, || {
         let view = door(name)?;
         if state().started == 0 {
             return Err(UNINITIALIZED);
@@ -108,7 +108,7 @@ pub(crate) fn enter(name: &str, body: impl FnOnce(&View) -> Answer) -> u32 {
 
 /// The door of nvmlInit and of what works before it.
 pub(crate) fn enter_unstarted(name: &str, body: impl FnOnce(&View) -> Answer) -> u32 {
-    guard(|| body(&*door(name)?))
+    guard(name, || body(&*door(name)?))
 }
 
 fn door(name: &str) -> Answer<Arc<View>> {
@@ -127,12 +127,14 @@ fn door(name: &str) -> Answer<Arc<View>> {
     }
 }
 
-fn guard(body: impl FnOnce() -> Answer) -> u32 {
-    match catch_unwind(AssertUnwindSafe(body)) {
+fn guard(name: &str, body: impl FnOnce() -> Answer) -> u32 {
+    let code = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(Code(code))) => code,
         Err(_) => UNKNOWN.0,
-    }
+    };
+    place::trace(name, code);
+    code
 }
 
 /// Handles are numbers, never addresses: a tag, the GPU's index + 1, a place within it + 1 (0: the GPU itself).

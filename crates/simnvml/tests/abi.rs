@@ -93,7 +93,7 @@ fn lists_tell_their_number_first() {
         assert_eq!((count, list[0].pid, list[0].usedGpuMemory >> 20), (1, 11327, 2566));
         let mut values: [nvmlFieldValue_t; 3] = zeroed();
         values[0].fieldId = 82;
-        values[1].fieldId = 84;
+        values[1].fieldId = 29;
         values[2].fieldId = 193;
         assert_eq!(lib.nvmlDeviceGetFieldValues(device, 3, values.as_mut_ptr()), 0);
         let codes = values.map(|value| value.nvmlReturn);

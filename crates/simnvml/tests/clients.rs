@@ -126,7 +126,7 @@ fn expected(view: &View, gpu: &Gpu) -> Value {
         "bar1": card.bar1_mib << 20, "temperature": card.temperature.now,
         "temperature_v": has("nvmlDeviceGetTemperatureV").then_some(card.temperature.now),
         "memory_temperature": card.temperature.memory,
-        "power": card.power.as_ref().map(|power| power.draw_mw),
+        "power": card.power.as_ref().and_then(|power| power.draw_mw),
         "limit": card.power.as_ref().map(|power| power.limit_mw), "energy": card.energy_mj,
         "fan": card.fans.first(), "fans": has("nvmlDeviceGetNumFans").then_some(card.fans.len()),
         "clock": card.clocks.now[1], "max_clock": card.clocks.max[2],
@@ -184,7 +184,11 @@ fn gpustat_shows_the_model() {
         for (gpu, read) in view.gpus.iter().zip(gpus) {
             assert_eq!(read["name"], json!(gpu.card.name));
             assert_eq!(read["temperature.gpu"], json!(gpu.card.temperature.now));
-            assert_eq!(read["power.draw"], json!(gpu.card.power.as_ref().map(|power| power.draw_mw / 1000)), "{name}");
+            assert_eq!(
+                read["power.draw"],
+                json!(gpu.card.power.as_ref().and_then(|power| power.draw_mw).map(|mw| mw / 1000)),
+                "{name}"
+            );
             assert_eq!(read["fan.speed"], json!(gpu.card.fans.first()), "{name}: N/A stays N/A");
             assert_eq!(read["memory.total"], json!(gpu.card.memory_mib));
         }
@@ -224,10 +228,10 @@ fn nvtop_shows_the_model() {
     let Some(nvtop) = or_skip(&debian("nvtop", "usr/bin/nvtop")) else { return };
     let Some(script) = or_skip(&run(Command::new("script").arg("--version")).map(|_| "script")) else { return };
     for (name, wanted) in [
-        ("gt1030", ["GT 1030]", "PCIe GEN 1@ 4x", "38", "N/A W"]),
+        ("gt1030", ["GT 1030]", "PCIe GEN 1@ 4x", "38", "POW N/A / 30 W"]),
         ("a100-mig", ["A100-SXM4-40GB]", "N/A%", "51 / 400 W", "N/A]"]),
         ("h100x8", ["Device 7 [", "HBM3]", "73 / 700 W", "11327"]),
-        ("gt1030-470", ["GT 1030]", "4x", "38", "N/A W"]),
+        ("gt1030-470", ["GT 1030]", "4x", "38", "POW N/A / 30 W"]),
     ] {
         let sim = Sim::new(name);
         let line = format!("stty cols 200 rows 80; timeout 3 '{}' -C -d 5", nvtop.display());
@@ -264,4 +268,54 @@ fn plain(screen: &str) -> String {
         }
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A box under Debian's driver, since nvidia-smi refuses a library of another version.
+fn under_535(name: &str) -> Sim {
+    let text = View::named(name).expect("a box").replace("580.159.04", "535.261.03").replace("13000", "12020");
+    Sim::of(&text, &[])
+}
+
+#[test]
+fn debians_nvidia_smi_shows_the_model() {
+    let Some(smi) = or_skip(&debian("nvidia-smi", "usr/lib/nvidia/current/nvidia-smi")) else { return };
+    let version = run(Command::new(&smi).arg("--help")).unwrap_or_default();
+    if !version.contains("535.261.03") {
+        println!("SKIP: Debian's nvidia-smi is another one now: {}", version.lines().next().unwrap_or_default());
+        return;
+    }
+    let asks = |sim: &Sim, arguments: &[&str], wanted: &[&str]| {
+        let text = said(&client(&smi, sim).args(arguments).output().expect("nvidia-smi runs"));
+        for wanted in wanted {
+            assert!(text.contains(wanted), "{arguments:?}: no {wanted:?} in\n{text}");
+        }
+    };
+    let small = under_535("gt1030");
+    let row = "| 35%   38C    P8              N/A /  30W |      2MiB /  2048MiB |      0%      Default |";
+    asks(&small, &[], &["Driver Version: 535.261.03   CUDA Version: 12.2", "NVIDIA GeForce GT 1030         Off", row]);
+    asks(&small, &["-q"], &["86.08.0C.00.1A (simulated)", "Product Architecture                  : Pascal"]);
+    let query = ["--query-gpu=name,power.draw,temperature.gpu,ecc.mode.current", "--format=csv,noheader"];
+    asks(&small, &query, &["NVIDIA GeForce GT 1030, [N/A], 38, [N/A]"]);
+
+    let cut = under_535("a100-mig");
+    asks(&cut, &[], &["|  0    1   0   0  |               0MiB / 19968MiB  | 42    N/A |  3   0    2    0    0 |"]);
+    asks(&cut, &["-L"], &["  MIG 1g.5gb      Device  3: (UUID: MIG-51a51a51-20b0-5000-8000-00000000000a)"]);
+    asks(&cut, &["mig", "-lgi"], &["|   0  MIG 3g.20gb          9        1          4:4     |"]);
+    asks(&cut, &["mig", "-lgip"], &["|   0  MIG 2g.10gb       14     0/3        9.62       No     28     1     0   |"]);
+
+    let eight = under_535("h100x8");
+    asks(&eight, &["-L"], &["GPU 7: NVIDIA H100 80GB HBM3 (UUID: GPU-51a51a51-2330-4000-8000-000000000007)"]);
+    asks(&eight, &["-i", "7"], &["|   7  NVIDIA H100 80GB HBM3          On", "2566MiB / 81559MiB |     71%"]);
+    asks(&eight, &["nvlink", "-s", "-i", "0"], &["Link 17: 26.562 GB/s"]);
+    asks(
+        &eight,
+        &["-q", "-x", "-i", "0"],
+        &["nvsmi_device_v12.dtd", "<gpu_temp>34 C</gpu_temp>", "<memory_temp>40 C</memory_temp>"],
+    );
+    eight.control("[[gpus]]\nindex = 2\nlost = true\n");
+    asks(&eight, &[], &["GPU is lost"]);
+    eight.control("[[gpus]]\nindex = 3\nset = { ecc = { uncorrected = 5 } }\n");
+    asks(&eight, &["-i", "3", "--query-gpu=ecc.errors.uncorrected.volatile.total", "--format=csv,noheader"], &["5"]);
+    eight.control("kernel = '580.159.04'");
+    asks(&eight, &[], &["Failed to initialize NVML: Driver/library version mismatch"]);
 }

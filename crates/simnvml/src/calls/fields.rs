@@ -8,6 +8,9 @@ use crate::calls::process::now;
 use crate::state::supported;
 use crate::view::Gpu;
 
+/// Of one link of an A100 or H100.
+const MBPS: u32 = 26_562;
+
 /// nvmlValueType_t of what we answer.
 enum Value {
     Unsigned(u32),
@@ -15,8 +18,8 @@ enum Value {
     Signed(i32),
 }
 
-/// Numbers are NVML_FI_DEV_*.
-fn field(gpu: &Gpu, id: u32) -> Answer<Value> {
+/// Numbers are NVML_FI_DEV_*; the scope is a link's number where there is one.
+fn field(gpu: &Gpu, id: u32, scope: u32) -> Answer<Value> {
     let card = &gpu.card;
     let ecc = || supported(card.ecc.as_ref());
     let counted = |kind, counter| count(supported(card.ecc.as_ref().filter(|ecc| ecc.enabled))?, kind, counter);
@@ -38,6 +41,12 @@ fn field(gpu: &Gpu, id: u32) -> Answer<Value> {
         82 => Ok(Value::Unsigned(supported(card.temperature.memory)?)),
         83 | 191 => Ok(Value::Long(supported(card.energy_mj)?)),
         91 if card.nvlinks > 0 => Ok(Value::Unsigned(card.nvlinks)),
+        // speeds in MB/s: of links 0 to 5, of all, of links 6 to 11, and by scope; state (up); version
+        84..=89 if card.nvlinks > id - 84 => Ok(Value::Unsigned(MBPS)),
+        90 | 164 if card.nvlinks > 0 => Ok(Value::Unsigned(MBPS)),
+        132..=137 if card.nvlinks > id - 126 => Ok(Value::Unsigned(MBPS)),
+        165 if card.nvlinks > scope => Ok(Value::Unsigned(1)),
+        166 if card.nvlinks > scope => Ok(Value::Unsigned(card.nvlink_version)),
         94 => Ok(Value::Unsigned(card.pcie.replays)),
         95 => Ok(Value::Unsigned(0)),
         142 => Ok(Value::Unsigned(rows()?.corrected)),
@@ -47,11 +56,11 @@ fn field(gpu: &Gpu, id: u32) -> Answer<Value> {
         138..=141 if card.nvlinks > 0 => Ok(Value::Long(0)),
         // perf policies, and the counters of clocks' event reasons: nanoseconds
         74..=79 | 269..=271 => Ok(Value::Long(0)),
-        185 => Ok(Value::Unsigned(power()?.draw_mw)),
-        186 => Ok(Value::Unsigned(power()?.instant_mw.unwrap_or(power()?.draw_mw))),
-        187 => Ok(Value::Unsigned(power()?.min_mw)),
-        188 => Ok(Value::Unsigned(power()?.max_mw)),
-        189 => Ok(Value::Unsigned(power()?.default_mw)),
+        185 => Ok(Value::Unsigned(supported(power()?.draw_mw)?)),
+        186 => Ok(Value::Unsigned(supported(power()?.instant_mw.or(power()?.draw_mw))?)),
+        187 => Ok(Value::Unsigned(supported(power()?.range_mw)?[1])),
+        188 => Ok(Value::Unsigned(supported(power()?.range_mw)?[2])),
+        189 => Ok(Value::Unsigned(supported(power()?.range_mw)?[0])),
         190 | 192 => Ok(Value::Unsigned(power()?.limit_mw)),
         193..=196 => tlimit(id as usize - 193),
         // GPU recovery action: none
@@ -62,7 +71,7 @@ fn field(gpu: &Gpu, id: u32) -> Answer<Value> {
 }
 
 fn fill(gpu: &Gpu, asked: nvmlFieldValue_t) -> nvmlFieldValue_t {
-    let (code, kind, value) = match field(gpu, asked.fieldId) {
+    let (code, kind, value) = match field(gpu, asked.fieldId, asked.scopeId) {
         Ok(Value::Unsigned(number)) => (0, 1, nvmlValue_t { ullVal: u64::from(number) }),
         Ok(Value::Long(number)) => (0, 3, nvmlValue_t { ullVal: number }),
         // the low half is the number, whichever way it is read

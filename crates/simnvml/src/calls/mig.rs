@@ -189,8 +189,8 @@ nvml! {
         device: nvmlDevice_t, id: u32, out: Out<nvmlGpuInstancePlacement_t>, count: Out<u32>
     ) |view| { placements(view.gpu(device)?, id, out, count) }
     fn nvmlDeviceGetGpuInstanceRemainingCapacity(device: nvmlDevice_t, id: u32, count: Out<u32>) |view| {
+        // also of a card that is not cut up: a real H100 with MIG off said 7/7
         let gpu = view.gpu(device)?;
-        if !gpu.mig_enabled() { return Err(NOT_SUPPORTED); }
         count.put(remaining(gpu, by_id(gpu, id)?))
     }
     /// The array has room for the profile's number; the count is only told.

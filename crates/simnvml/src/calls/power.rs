@@ -18,21 +18,27 @@ fn fan(view: &View, device: nvmlDevice_t, number: u32) -> Answer<u32> {
 
 nvml! {
     /// Milliwatts.
-    fn nvmlDeviceGetPowerUsage(device: nvmlDevice_t, out: Out<u32>) |view| { out.put(power(view, device)?.draw_mw) }
-    fn nvmlDeviceGetPowerManagementMode(device: nvmlDevice_t, mode: Out<u32>) |view| { power(view, device)?; mode.put(1) }
+    fn nvmlDeviceGetPowerUsage(device: nvmlDevice_t, out: Out<u32>) |view| { out.put(supported(power(view, device)?.draw_mw)?) }
+    fn nvmlDeviceGetPowerManagementMode(device: nvmlDevice_t, mode: Out<u32>) |view| {
+        supported(power(view, device)?.range_mw)?;
+        mode.put(1)
+    }
     fn nvmlDeviceGetPowerManagementLimit(device: nvmlDevice_t, out: Out<u32>) |view| {
-        out.put(power(view, device)?.limit_mw)
+        let power = power(view, device)?;
+        supported(power.range_mw)?;
+        out.put(power.limit_mw)
     }
     fn nvmlDeviceGetEnforcedPowerLimit(device: nvmlDevice_t, out: Out<u32>) |view| {
         out.put(power(view, device)?.limit_mw)
     }
     fn nvmlDeviceGetPowerManagementDefaultLimit(device: nvmlDevice_t, out: Out<u32>) |view| {
-        out.put(power(view, device)?.default_mw)
+        let [default, _, _] = supported(power(view, device)?.range_mw)?;
+        out.put(default)
     }
     fn nvmlDeviceGetPowerManagementLimitConstraints(device: nvmlDevice_t, min: Out<u32>, max: Out<u32>) |view| {
-        let power = power(view, device)?;
-        min.put(power.min_mw)?;
-        max.put(power.max_mw)
+        let [_, lowest, highest] = supported(power(view, device)?.range_mw)?;
+        min.put(lowest)?;
+        max.put(highest)
     }
     /// Millijoules since the driver was loaded; Volta and later.
     fn nvmlDeviceGetTotalEnergyConsumption(device: nvmlDevice_t, out: Out<u64>) |view| {
