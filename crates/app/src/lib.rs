@@ -4,6 +4,7 @@ pub mod checks;
 pub mod observe;
 mod plan;
 pub mod settings;
+pub mod stress;
 mod verify;
 
 pub use checks::CHECKS;

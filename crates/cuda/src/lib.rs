@@ -8,6 +8,7 @@
 mod library;
 mod nvdec;
 mod nvenc;
+mod work;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
@@ -17,6 +18,7 @@ pub use nvdec::{Decoder, Nvdec, VideoCodec};
 pub use nvenc::{Encoder, Nvenc, NvencError, NvencOpenError};
 
 use library::Library;
+pub use work::{Attribute, Buffer, Function, Module, WorkError, Worker};
 
 /// A call of the driver that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,7 @@ type Context = *mut c_void;
 
 /// libcuda, initialised.
 pub struct Cuda {
+    library: Library,
     count: unsafe extern "C" fn(*mut c_int) -> c_int,
     get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int,
     bus_id: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int,
@@ -62,6 +65,7 @@ impl Cuda {
         let (init, cuda) = unsafe {
             let init: unsafe extern "C" fn(c_uint) -> c_int = library.symbol(c"cuInit")?;
             let cuda = Cuda {
+                library,
                 count: library.symbol(c"cuDeviceGetCount")?,
                 get: library.symbol(c"cuDeviceGet")?,
                 bus_id: library.symbol(c"cuDeviceGetPCIBusId")?,
@@ -79,7 +83,7 @@ impl Cuda {
         Ok(cuda)
     }
 
-    fn done(&self, call: &'static str, code: c_int) -> Result<(), CudaError> {
+    pub(crate) fn done(&self, call: &'static str, code: c_int) -> Result<(), CudaError> {
         if code == 0 {
             return Ok(());
         }

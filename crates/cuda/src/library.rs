@@ -33,6 +33,7 @@ pub fn places(soname: &str) -> Vec<String> {
 }
 
 /// A library that stays loaded until the process ends: the driver's own threads may run in it.
+#[derive(Clone, Copy)]
 pub(crate) struct Library {
     soname: &'static str,
     inner: &'static libloading::Library,

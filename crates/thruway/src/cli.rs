@@ -110,6 +110,14 @@ pub enum Command {
         #[arg(value_name = "BDF")]
         card: Option<Bdf>,
     },
+    /// Let a GPU compute for a while and check every result, bit by bit
+    #[command(
+        long_about = "Let a GPU compute and move memory for a while, and check every result bit by bit: patterns over what \
+                      memory is free, integers and exact floating point. Clocks, power, temperature and ECC errors are \
+                      watched. It needs the driver alone, no CUDA toolkit. Ctrl-C stops it cleanly.\n\nExit status: 0 every \
+                      result was right, 1 one was not, 2 it could not run."
+    )]
+    Stress(StressArgs),
     /// Promise a GPU to the host, a VM, containers or pods; every floor then keeps it from the others
     Assign(AssignArgs),
     /// Show what would be changed, on all floors of this machine
@@ -446,6 +454,37 @@ pub struct DemoArgs {
     /// Lay a simulated machine out as a tree in an empty directory, for --root
     #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
     pub build: Option<Vec<String>>,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct StressArgs {
+    /// This card: CUDA's index, a PCI address or a UUID; without it the first
+    #[arg(long, value_name = "GPU")]
+    pub gpu: Option<String>,
+    /// So many seconds
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 60, value_parser = seconds)]
+    pub time: u64,
+    /// So much of the free memory, in per cent
+    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = percent)]
+    pub mem: u8,
+    /// Use kernels with a fault, which must be found: shows that this would find one
+    #[arg(long)]
+    pub break_kernel: bool,
+}
+
+/// "60", "60s", "5m"
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.strip_suffix('m').map_or((text.strip_suffix('s').unwrap_or(text), 1), |text| (text, 60));
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    seconds
+        .filter(|seconds| (1..=604_800).contains(seconds))
+        .ok_or_else(|| "write 60, 60s or 5m; at most a week".into())
+}
+
+/// "90", "90%"
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "write 1 to 100".into())
 }
 
 #[derive(Args, Debug, Clone, Default)]

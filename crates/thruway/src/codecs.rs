@@ -107,7 +107,11 @@ fn card(page: &mut Page, group: &[&Engines]) {
         Seen::Is(caps) => {
             for (at, row) in engines::rows(caps).iter().enumerate() {
                 let formats: Vec<String> = row.formats.iter().map(|(chroma, depths)| format(chroma, depths)).collect();
-                let engines = if row.engines > 0 { format!(", {} engine{}", row.engines, if row.engines == 1 { "" } else { "s" }) } else { String::new() };
+                let engines = if row.engines > 0 {
+                    format!(", {} engine{}", row.engines, if row.engines == 1 { "" } else { "s" })
+                } else {
+                    String::new()
+                };
                 let text =
                     format!("{:<7} {} up to {}×{}{engines}", name(row.codec), formats.join(", "), row.max.0, row.max.1);
                 page.whole(4, if at == 0 { "decodes" } else { "" }, COLUMN, Tone::Plain, &text);

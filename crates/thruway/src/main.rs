@@ -22,6 +22,7 @@ mod plans;
 mod pve_api;
 mod record;
 mod status;
+mod stress;
 mod target;
 mod vms;
 mod way;
@@ -77,6 +78,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             }
             Ok(gpus::status(&inventory, card))
         }
+        Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
         Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
