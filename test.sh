@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 packages=(gcc libc6-dev pciutils mmdebstrap zstd attr acl util-linux libvirt-clients
-  qemu-system-x86 busybox-static kmod)
+  qemu-system-x86 busybox-static kmod python3-venv)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

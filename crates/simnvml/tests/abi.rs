@@ -59,6 +59,10 @@ fn what_the_real_one_refuses_is_refused() {
         for wrong in [0_usize, 1, 0x5100_2000, 0x5200_1000, usize::MAX] {
             assert_eq!(lib.nvmlDeviceGetName(without_provenance_mut(wrong), text.as_mut_ptr(), 96), 2, "{wrong:x}");
         }
+        for wrong in [c"", c"x", c":", c"0000:99:00.0"] {
+            let code = lib.nvmlDeviceGetHandleByPciBusId_v2(wrong.as_ptr(), &raw mut device);
+            assert_eq!(code, if wrong.count_bytes() > 1 { 6 } else { 2 }, "{wrong:?}");
+        }
         let mut memory: nvmlMemory_v2_t = zeroed();
         assert_eq!(lib.nvmlDeviceGetMemoryInfo_v2(device, &raw mut memory), 25, "no version");
         memory.version = u32::try_from(size_of::<nvmlMemory_v2_t>()).expect("small") | (2 << 24);
