@@ -65,7 +65,12 @@ fn debian(package: &str, program: &str) -> Result<PathBuf, String> {
         std::fs::create_dir_all(dir.join(part)).map_err(|error| error.to_string())?;
     }
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keys}] http://deb.debian.org/debian bookworm main contrib non-free\n");
+    // where this machine has Debian 12's main from, the components that it may not have too
+    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
+    let known = run(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;
+    let place = known.lines().find_map(|line| line.strip_suffix("|bookworm|main|Debian"));
+    let place = place.ok_or(format!("{package}: apt-get of this machine knows no Debian 12"))?;
+    let source = format!("deb [signed-by={keys}] {place} bookworm main contrib non-free\n");
     std::fs::write(dir.join("sources.list"), source).map_err(|error| error.to_string())?;
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
