@@ -201,6 +201,42 @@ fn mig_devices_are_parts() {
     }
 }
 
+#[test]
+fn sessions_and_processes_come_from_the_control_file() {
+    let (sim, cut) = (Sim::new("rtx4090"), Sim::new("a100-mig"));
+    let nvml = Nvml::builder().lib_path(sim.installed.soname.as_os_str()).init().expect("starts");
+    let card = nvml.device_by_index(0).expect("a card");
+    assert_eq!(card.encoder_stats().map(|stats| stats.session_count).ok(), Some(0));
+    sim.control(
+        "[[gpus]]\nindex = 0\n[gpus.set]\nsessions = [\n\
+         { pid = 7, codec = 0, width = 1920, height = 1080, fps = 60, latency = 9000 },\n\
+         { pid = 7, codec = 1, width = 3840, height = 2160, fps = 30, latency = 21000 }]\n\
+         processes = [{ pid = 7, kind = 'C', memory_mib = 400, sm = 5, enc = 40, dec = 11 }]\n",
+    );
+    let stats = card.encoder_stats().expect("stats");
+    assert_eq!((stats.session_count, stats.average_fps, stats.average_latency), (2, 45, 15000));
+    let sessions = card.encoder_sessions().expect("sessions");
+    assert_eq!(sessions.iter().map(|session| session.vres).collect::<Vec<_>>(), [1080, 2160]);
+    let samples = card.process_utilization_stats(None).expect("samples");
+    assert_eq!(samples.iter().map(|sample| (sample.pid, sample.enc_util)).collect::<Vec<_>>(), [(7, 40)]);
+
+    let (lib, whole) = started(&cut);
+    cut.control(
+        "[[gpus]]\nindex = 0\nset = { processes = [{ pid = 4, kind = 'C', gi = 3 }, { pid = 5, kind = 'C', gi = 9 }] }\n",
+    );
+    let mut part: nvmlDevice_t = null_mut();
+    // SAFETY: pointers to live locals of the count that is passed
+    unsafe {
+        assert_eq!(lib.nvmlDeviceGetMigDeviceHandleByIndex(whole, 1, &raw mut part), 0);
+        for (device, pids) in [(whole, vec![4, 5]), (part, vec![4])] {
+            let (mut count, mut list): (u32, [nvmlProcessInfo_v2_t; 8]) = (8, zeroed());
+            assert_eq!(lib.nvmlDeviceGetComputeRunningProcesses_v3(device, &raw mut count, list.as_mut_ptr()), 0);
+            assert_eq!(list.iter().take(count as usize).map(|it| it.pid).collect::<Vec<_>>(), pids);
+            assert_eq!((list[0].gpuInstanceId, list[0].usedGpuMemory), (3, u64::MAX), "not told");
+        }
+    }
+}
+
 /// Names of a library's exported functions.
 fn exported(library: &Path) -> Vec<String> {
     let output = Command::new("nm").args(["-D", "--defined-only"]).arg(library).output().expect("nm, of binutils");

@@ -177,6 +177,26 @@ fn nvidia_ml_py_reads_the_model_of_every_box() {
 }
 
 #[test]
+fn the_environment_chooses_the_box_and_without_any_there_is_no_driver() {
+    let Some(python) = python() else { return };
+    let sim = Sim::new("gt1030");
+    let name = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetName(n.nvmlDeviceGetHandleByIndex(0)))";
+    let asks = || {
+        let mut command = client(&python.join("python"), &sim);
+        command.args(["-c", name]);
+        command
+    };
+    assert!(run(&mut asks()).is_ok_and(|text| text.contains("GT 1030")), "the box beside the library");
+    assert!(run(asks().env("THRUWAY_SIM_NVML", "t4")).is_ok_and(|text| text.contains("Tesla T4")));
+    let quiet = run(asks().env("THRUWAY_SIM_NVML", "t4").env("THRUWAY_SIM_QUIET", "1"));
+    assert_eq!(quiet.as_deref(), Ok("Tesla T4\n"));
+    std::fs::remove_file(sim.folder().join("thruway-sim/nvml.toml")).expect("removes");
+    assert!(run(&mut asks()).is_err_and(|text| text.contains("DriverNotLoaded") && text.contains("no box")));
+    let unknown = run(asks().env("THRUWAY_SIM_NVML", "gtx9999"));
+    assert!(unknown.is_err_and(|text| text.contains("no box and no card is called \"gtx9999\"")));
+}
+
+#[test]
 fn gpustat_shows_the_model() {
     let Some(python) = python() else { return };
     for name in ["gt1030", "gt1030-470", "a100-mig", "h100x8"] {
