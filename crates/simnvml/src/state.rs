@@ -202,3 +202,22 @@ impl View {
 pub(crate) fn supported<T>(value: Option<T>) -> Answer<T> {
     value.ok_or(NOT_SUPPORTED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_unknown_error_and_goes_no_further() {
+        assert_eq!(guard("a test", || panic!("on purpose")), 999);
+        assert_eq!((guard("a test", || Err(Code(7))), guard("a test", || Ok(()))), (7, 0));
+    }
+
+    #[test]
+    fn a_handle_of_one_kind_is_none_of_another() {
+        let device: nvmlDevice_t = handle(Tag::Device, 63, 7);
+        assert_eq!(unhandle(Tag::Device, device), Ok((63, 7)));
+        assert_eq!(unhandle(Tag::GpuInstance, device), Err(INVALID_ARGUMENT));
+        assert_eq!(unhandle::<u8>(Tag::Device, std::ptr::null_mut()), Err(INVALID_ARGUMENT));
+    }
+}

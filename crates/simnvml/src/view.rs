@@ -156,7 +156,9 @@ mod tests {
         let eight = View::new(View::named("h100x8").expect("a box"), "").expect("a view");
         assert_eq!(eight.gpus.len(), 8);
         assert_eq!(eight.gpus[7].card.processes.len(), 1);
-        assert_eq!(eight.gpus[7].bus_id(), "00000000:08:00.0");
+        assert_eq!(eight.gpus[7].bus_id(), "00000000:DF:00.0");
+        let small = View::new(View::named("t4").expect("a box"), "").expect("a view");
+        assert_eq!(small.gpus[0].bus_id(), "00000000:01:00.0");
     }
 
     #[test]

@@ -59,6 +59,10 @@ fn what_the_real_one_refuses_is_refused() {
         for wrong in [0_usize, 1, 0x5100_2000, 0x5200_1000, usize::MAX] {
             assert_eq!(lib.nvmlDeviceGetName(without_provenance_mut(wrong), text.as_mut_ptr(), 96), 2, "{wrong:x}");
         }
+        for wrong in [c"", c"x", c":", c"0000:99:00.0"] {
+            let code = lib.nvmlDeviceGetHandleByPciBusId_v2(wrong.as_ptr(), &raw mut device);
+            assert_eq!(code, if wrong.count_bytes() > 1 { 6 } else { 2 }, "{wrong:?}");
+        }
         let mut memory: nvmlMemory_v2_t = zeroed();
         assert_eq!(lib.nvmlDeviceGetMemoryInfo_v2(device, &raw mut memory), 25, "no version");
         memory.version = u32::try_from(size_of::<nvmlMemory_v2_t>()).expect("small") | (2 << 24);
@@ -194,6 +198,42 @@ fn mig_devices_are_parts() {
         assert_eq!(number, 0);
         let mut use_of = zeroed();
         assert_eq!(lib.nvmlDeviceGetUtilizationRates(device, &raw mut use_of), 3);
+    }
+}
+
+#[test]
+fn sessions_and_processes_come_from_the_control_file() {
+    let (sim, cut) = (Sim::new("rtx4090"), Sim::new("a100-mig"));
+    let nvml = Nvml::builder().lib_path(sim.installed.soname.as_os_str()).init().expect("starts");
+    let card = nvml.device_by_index(0).expect("a card");
+    assert_eq!(card.encoder_stats().map(|stats| stats.session_count).ok(), Some(0));
+    sim.control(
+        "[[gpus]]\nindex = 0\n[gpus.set]\nsessions = [\n\
+         { pid = 7, codec = 0, width = 1920, height = 1080, fps = 60, latency = 9000 },\n\
+         { pid = 7, codec = 1, width = 3840, height = 2160, fps = 30, latency = 21000 }]\n\
+         processes = [{ pid = 7, kind = 'C', memory_mib = 400, sm = 5, enc = 40, dec = 11 }]\n",
+    );
+    let stats = card.encoder_stats().expect("stats");
+    assert_eq!((stats.session_count, stats.average_fps, stats.average_latency), (2, 45, 15000));
+    let sessions = card.encoder_sessions().expect("sessions");
+    assert_eq!(sessions.iter().map(|session| session.vres).collect::<Vec<_>>(), [1080, 2160]);
+    let samples = card.process_utilization_stats(None).expect("samples");
+    assert_eq!(samples.iter().map(|sample| (sample.pid, sample.enc_util)).collect::<Vec<_>>(), [(7, 40)]);
+
+    let (lib, whole) = started(&cut);
+    cut.control(
+        "[[gpus]]\nindex = 0\nset = { processes = [{ pid = 4, kind = 'C', gi = 3 }, { pid = 5, kind = 'C', gi = 9 }] }\n",
+    );
+    let mut part: nvmlDevice_t = null_mut();
+    // SAFETY: pointers to live locals of the count that is passed
+    unsafe {
+        assert_eq!(lib.nvmlDeviceGetMigDeviceHandleByIndex(whole, 1, &raw mut part), 0);
+        for (device, pids) in [(whole, vec![4, 5]), (part, vec![4])] {
+            let (mut count, mut list): (u32, [nvmlProcessInfo_v2_t; 8]) = (8, zeroed());
+            assert_eq!(lib.nvmlDeviceGetComputeRunningProcesses_v3(device, &raw mut count, list.as_mut_ptr()), 0);
+            assert_eq!(list.iter().take(count as usize).map(|it| it.pid).collect::<Vec<_>>(), pids);
+            assert_eq!((list[0].gpuInstanceId, list[0].usedGpuMemory), (3, u64::MAX), "not told");
+        }
     }
 }
 

@@ -65,7 +65,12 @@ fn debian(package: &str, program: &str) -> Result<PathBuf, String> {
         std::fs::create_dir_all(dir.join(part)).map_err(|error| error.to_string())?;
     }
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keys}] http://deb.debian.org/debian bookworm main contrib non-free\n");
+    // where this machine has Debian 12's main from, the components that it may not have too
+    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
+    let known = run(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;
+    let place = known.lines().find_map(|line| line.strip_suffix("|bookworm|main|Debian"));
+    let place = place.ok_or(format!("{package}: apt-get of this machine knows no Debian 12"))?;
+    let source = format!("deb [signed-by={keys}] {place} bookworm main contrib non-free\n");
     std::fs::write(dir.join("sources.list"), source).map_err(|error| error.to_string())?;
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
@@ -169,6 +174,26 @@ fn nvidia_ml_py_reads_the_model_of_every_box() {
         }
     }
     println!("{compared} fields of {} boxes compared", BOXES.len());
+}
+
+#[test]
+fn the_environment_chooses_the_box_and_without_any_there_is_no_driver() {
+    let Some(python) = python() else { return };
+    let sim = Sim::new("gt1030");
+    let name = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetName(n.nvmlDeviceGetHandleByIndex(0)))";
+    let asks = || {
+        let mut command = client(&python.join("python"), &sim);
+        command.args(["-c", name]);
+        command
+    };
+    assert!(run(&mut asks()).is_ok_and(|text| text.contains("GT 1030")), "the box beside the library");
+    assert!(run(asks().env("THRUWAY_SIM_NVML", "t4")).is_ok_and(|text| text.contains("Tesla T4")));
+    let quiet = run(asks().env("THRUWAY_SIM_NVML", "t4").env("THRUWAY_SIM_QUIET", "1"));
+    assert_eq!(quiet.as_deref(), Ok("Tesla T4\n"));
+    std::fs::remove_file(sim.folder().join("thruway-sim/nvml.toml")).expect("removes");
+    assert!(run(&mut asks()).is_err_and(|text| text.contains("DriverNotLoaded") && text.contains("no box")));
+    let unknown = run(asks().env("THRUWAY_SIM_NVML", "gtx9999"));
+    assert!(unknown.is_err_and(|text| text.contains("no box and no card is called \"gtx9999\"")));
 }
 
 #[test]

@@ -1,0 +1,157 @@
+//! `thruway gpus` and `thruway doctor` on a live machine whose NVML is the simulated library: their own reader over the C
+//! interface, with a box's sysfs mounted where the kernel's would be. Root and mount namespaces, or SKIP.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs the program")]
+
+mod common;
+
+use std::process::{Command, Output, Stdio};
+
+use common::{stderr, stdout};
+use machine::scratch::Scratch;
+use serde_json::Value;
+use simnvml::install::{Installed, install};
+use simnvml::view::View;
+
+/// A box's tree as sysfs, a /dev of its own, and a simulated library.
+struct Live {
+    tree: Scratch,
+    folder: tempfile::TempDir,
+    library: Installed,
+}
+
+const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
+                      touch /dev/nvidiactl /dev/nvidia0; exec \"$@\"";
+
+impl Live {
+    fn new(tree: &str, nvml: &str) -> Live {
+        let scratch = Scratch::temporary().expect("a directory");
+        sim::build_named(tree, &scratch).expect("the box");
+        let folder = tempfile::tempdir().expect("a directory");
+        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
+        let text = View::named(nvml).expect("a box");
+        let library = install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
+        Live { tree: scratch, folder, library }
+    }
+
+    fn thruway(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
+        command.env("TREE", self.tree.path()).env("LD_LIBRARY_PATH", self.folder.path()).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).output().expect("unshare, of util-linux")
+    }
+
+    fn control(&self, text: &str) {
+        std::fs::write(&self.library.control, text).expect("writes");
+    }
+
+    /// The whole report of `thruway gpus`.
+    fn gpus(&self) -> Value {
+        let output = self.thruway(&["gpus", "--json"]);
+        serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}{}", stdout(&output), stderr(&output)))
+    }
+
+    /// What NVML said of each card that it said anything of.
+    fn nvml(&self) -> Vec<Value> {
+        let report = self.gpus();
+        let cards = report["cards"].as_array().expect("cards");
+        cards.iter().map(|card| card["nvml"].clone()).filter(|nvml| !nvml.is_null()).collect()
+    }
+}
+
+fn namespaces() -> bool {
+    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]).output();
+    let may = tried.is_ok_and(|output| output.status.success());
+    if !may {
+        println!("SKIP: no mount namespace for this user");
+    }
+    may
+}
+
+/// A field that is there.
+fn is(value: impl Into<Value>) -> Value {
+    serde_json::json!({ "is": value.into() })
+}
+
+#[test]
+fn what_a_card_does_not_tell_is_not_there() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    let text = stdout(&live.thruway(&["gpus"]));
+    for line in [
+        "NVML      NVIDIA GeForce GT 1030, GPU-51a51a51-1d01-4000-8000-000000000000",
+        "memory    2 of 2048 MiB used",
+        "state     38 °C, fan 35 %, P8, power N/A of 30 W, ECC N/A, MIG N/A",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
+    }
+    let [nvml] = live.nvml().try_into().expect("one card");
+    let read = |field: &str| Value::clone(&nvml[field]);
+    assert_eq!((read("vbios"), read("architecture")), (is("86.08.0C.00.1A (simulated)"), is("Pascal")));
+    assert_eq!((read("memory_total"), read("memory_reserved")), (is(2048_u64 << 20), is(59_u64 << 20)));
+    assert_eq!((read("pcie_width_max"), read("brand"), read("power_limit")), (is(4), is("GeForce"), is(30_000)));
+    for field in ["power_draw", "serial", "ecc_enabled", "ecc_uncorrected_volatile", "mig_enabled"] {
+        assert_eq!(read(field), "absent", "{field}");
+    }
+}
+
+#[test]
+fn an_old_driver_and_a_cut_card_give_na_and_no_error() {
+    if !namespaces() {
+        return;
+    }
+    // it has neither nvmlDeviceGetMemoryInfo_v2 nor the third form of the process lists
+    let [old] = Live::new("guest-good", "gt1030-470").nvml().try_into().expect("one card");
+    for field in ["memory_total", "processes", "power_draw"] {
+        assert_eq!(old[field], "absent", "{field}");
+    }
+    assert_eq!(old["temperature"], is(38));
+    // cards are matched by address, so the tree's may be of another model
+    let [cut] = Live::new("guest-mig", "a100-mig").nvml().try_into().expect("one card");
+    assert_eq!((&cut["mig_enabled"], &cut["name"]), (&is(true), &is("NVIDIA A100-SXM4-40GB")));
+    for field in ["utilization_gpu", "utilization_encoder", "fan"] {
+        assert_eq!(cut[field], "absent", "{field}: a card that is cut up does not tell, a passive one has none");
+    }
+}
+
+#[test]
+fn eight_cards_are_each_their_own() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("eight-gpu", "h100x8");
+    let all = live.nvml();
+    assert_eq!(all.len(), 8);
+    for (index, nvml) in all.iter().enumerate() {
+        assert_eq!(nvml["uuid"], is(format!("GPU-51a51a51-2330-4000-8000-{index:012x}")));
+        assert_eq!(nvml["power_draw"], is(73_610));
+    }
+    assert_eq!(all[7]["utilization_gpu"], is(71));
+    assert_eq!(all[7]["processes"]["is"][0]["pid"], 11327);
+    live.control("[[gpus]]\nindex = 4\nset = { temperature = { now = 95 }, ecc = { uncorrected = 3 } }\n");
+    let hot = live.nvml();
+    assert_eq!((&hot[4]["temperature"], &hot[4]["ecc_uncorrected_volatile"]), (&is(95), &is(3)));
+    assert_eq!(hot[3]["temperature"], is(34));
+    // one that fell off the bus takes none of the others with it
+    live.control("[[gpus]]\nindex = 4\nlost = true\n");
+    assert_eq!(live.nvml().len(), 7);
+}
+
+#[test]
+fn a_driver_that_cannot_be_asked_is_said_and_not_waited_for() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    let doctor = || stdout(&live.thruway(&["doctor", "--layer", "guest"]));
+    live.control("kernel = '580.95.05'");
+    assert!(live.nvml().is_empty());
+    let text = doctor();
+    assert!(text.contains("the library and the loaded kernel module have different versions"), "{text}");
+    live.control("hang = { milliseconds = 60000 }");
+    let start = std::time::Instant::now();
+    let text = doctor();
+    assert!(start.elapsed() < std::time::Duration::from_secs(30), "a hung driver hangs us");
+    assert!(text.contains("? NVML") && text.contains("guest/nvml-answers"), "{text}");
+}
