@@ -80,7 +80,7 @@ impl Memory {
         self.insert(path, Node { stat, kind: NodeKind::Link(target.to_owned()) });
     }
 
-    /// Records that a path was looked for: `Absent`, or why it could not be seen.
+    /// Records that a path was looked for: `Absent`, or why it could not be seen. Of "/": why nothing else is known.
     pub fn insert_gone(&mut self, path: &str, why: Seen<()>) {
         self.gone.insert(clean(path), why);
     }
@@ -183,6 +183,9 @@ impl Memory {
             }
             here = parent;
         }
+        if let Some(Seen::Unreadable(reason)) = self.gone.get("/") {
+            return Seen::Unreadable(reason.clone());
+        }
         match self.default {
             Missing::Absent => Seen::Absent,
             Missing::NotCaptured => Seen::Unreadable(Reason::NotCaptured),
@@ -227,6 +230,7 @@ impl Machine for Memory {
     fn kind(&self) -> Kind {
         match self.origin {
             Kind::Simulated => Kind::Simulated,
+            Kind::Remote => Kind::Remote,
             _ => Kind::Captured,
         }
     }

@@ -36,7 +36,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let loose = procs.list.iter().filter(|(pid, _)| !owned.contains(pid)).cloned().collect();
     let host = host::observe(machine, &vms);
     Facts {
-        live: machine.kind() == Kind::Live,
+        live: matches!(machine.kind(), Kind::Live | Kind::Remote),
         pve: node,
         libvirt,
         vms,
