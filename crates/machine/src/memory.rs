@@ -148,6 +148,8 @@ impl Memory {
             None if self.has_children(here) => Step::Dir,
             None => match self.missing(here) {
                 Seen::Unreadable(Reason::NotCaptured) => Step::Unknown,
+                // what is below may be known all the same
+                Seen::Unreadable(reason) if self.unknown() == Some(&reason) => Step::Unknown,
                 gone => Step::Gone(gone),
             },
         });
@@ -183,13 +185,18 @@ impl Memory {
             }
             here = parent;
         }
-        if let Some(Seen::Unreadable(reason)) = self.gone.get("/") {
+        if let Some(reason) = self.unknown() {
             return Seen::Unreadable(reason.clone());
         }
         match self.default {
             Missing::Absent => Seen::Absent,
             Missing::NotCaptured => Seen::Unreadable(Reason::NotCaptured),
         }
+    }
+
+    /// Why what was neither recorded nor stands in a listed directory is not known, where that was said of "/".
+    fn unknown(&self) -> Option<&Reason> {
+        self.gone.get("/").and_then(Seen::unreadable)
     }
 
     /// The names below a directory that are recorded on their own.

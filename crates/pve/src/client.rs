@@ -40,14 +40,7 @@ pub struct Pending {
 impl Client {
     /// `url`: https, a host, and the port where it is not 8006. Nothing is spoken yet.
     pub fn new(url: &str, login: Login, trust: &Trust) -> Result<Self, Error> {
-        let bad = || Error::Setting(format!("{url} is no address of Proxmox VE's API: say https://HOST:8006"));
-        let host = url.strip_prefix("https://").ok_or_else(bad)?.trim_end_matches('/');
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
-        if host.is_empty() || !host.chars().all(plain) {
-            return Err(bad());
-        }
-        let port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
-        let url = if port { format!("https://{host}") } else { format!("https://{host}:8006") };
+        let url = Self::address(url)?;
         let config = Agent::config_builder()
             .https_only(true)
             .max_redirects(0)
@@ -59,6 +52,18 @@ impl Client {
         let connector = ().chain(TcpConnector::default()).chain(Tls(trust.config()?));
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         Ok(Client { agent, url, login, ticket: Mutex::new(None) })
+    }
+
+    /// An address in full: https, the host, and the port, which is 8006 where it is not said.
+    pub fn address(url: &str) -> Result<String, Error> {
+        let bad = || Error::Setting(format!("{url} is no address of Proxmox VE's API: say https://HOST:8006"));
+        let host = url.strip_prefix("https://").ok_or_else(bad)?.trim_end_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+        if host.is_empty() || !host.chars().all(plain) {
+            return Err(bad());
+        }
+        let port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        Ok(if port { format!("https://{host}") } else { format!("https://{host}:8006") })
     }
 
     pub fn user(&self) -> &str {

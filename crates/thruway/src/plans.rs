@@ -104,7 +104,13 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         }
         Op::ProxmoxMapping { id, map } => {
             let maps: Vec<String> = map.iter().map(|map| format!("--map {}", quoted(map))).collect();
-            page.whole(4, "", 0, Tone::Code, &format!("pvesh create /cluster/mapping/pci --id {id} {}", maps.join(" ")));
+            page.whole(
+                4,
+                "",
+                0,
+                Tone::Code,
+                &format!("pvesh create /cluster/mapping/pci --id {id} {}", maps.join(" ")),
+            );
         }
         Op::Bind(op) => {
             let hold = |hold: &Hold| match &hold.forced {

@@ -52,7 +52,7 @@ fn machine(vm: &Vm) -> String {
 
 /// 0 listed, 2 where definitions could not be read.
 pub fn list(global: &Global) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of_vms(global, None)?;
     let way = Way::observe(target.machine());
     let facts = way.vms();
     let blind = !facts.unread.is_empty() || facts.pve.unreadable().is_some() || facts.libvirt.unreadable().is_some();
@@ -150,7 +150,7 @@ fn row(facts: &vm::Facts, vm: &Vm) -> Value {
 
 /// 0 nothing stands in the way of a start, 1 something does or the last start failed, 2 could not look.
 pub fn check(global: &Global, name: &str) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of_vms(global, Some(name))?;
     let machine = target.machine();
     let way = Way::observe(machine);
     let facts = way.vms();
