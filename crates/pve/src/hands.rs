@@ -124,11 +124,10 @@ impl PveHands {
             }
         }
         if !moved.is_empty() {
-            let nothing = |value: Option<&String>| value.cloned().unwrap_or_else(|| "nothing".into());
-            let all = |of: fn(&(String, Option<String>, Option<String>)) -> Option<&String>| {
-                moved.iter().map(|one| format!("{}: {}", one.0, nothing(of(one)))).collect::<Vec<_>>().join(", ")
-            };
-            let (wanted, found) = (all(|one| one.1.as_ref()), all(|one| one.2.as_ref()));
+            let say =
+                |(key, value): (&String, &Option<String>)| format!("{key}: {}", value.as_deref().unwrap_or("nothing"));
+            let wanted = moved.iter().map(|(key, wanted, _)| say((key, wanted))).collect::<Vec<_>>().join(", ");
+            let found = moved.iter().map(|(key, _, found)| say((key, found))).collect::<Vec<_>>().join(", ");
             return Err(HandError::Moved { what: format!("VM {vmid} was changed since"), wanted, found });
         }
         let back: Vec<(String, String)> =

@@ -226,3 +226,6 @@ fn functions(tree: &mut Memory, all: &[Value]) {
     }
     tree.insert_file("/usr/share/misc/pci.ids", database.as_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use machine::MachineExt as _;
 use machine::scratch::Scratch;
-use pve::{Client, Login, Secret, Trust};
+use pve::{Answers, Client, Login, Secret, Trust};
 use sim::pve::{Account, CA, Server};
 
 const TOKEN: &str = "thruway@pve!t1";
@@ -219,6 +220,17 @@ fn fakepve_takes_what_this_client_sends() {
     assert!(error.contains("400") && error.contains("colour"), "{error}");
     let error = client.set("pve1", 100, &pairs(&[("bios", "coreboot")]), &[], None).expect_err("no such firmware");
     assert!(error.to_string().contains("bios"), "{error}");
+    // Everything that a plan from afar asks has its form by Proxmox VE's schema, in query and answer.
+    let answers = Answers::ask(&client, Some("pve1"), Some("vm:media")).expect("answers");
+    assert_eq!(answers.vms.keys().copied().collect::<Vec<_>>(), [100, 101]);
+    assert_eq!((answers.vms[&100].runs, answers.vms[&101].runs), (Some(false), Some(true)));
+    assert!(
+        answers.vms[&100].pending.is_some() && answers.vms[&101].pending.is_none(),
+        "only of the one that is meant"
+    );
+    assert!(answers.functions.is_there() && answers.mappings.is_there(), "{answers:?}");
+    let text = answers.machine().text("/etc/pve/qemu-server/100.conf").is().expect("its file");
+    assert!(text.contains("cpu: host\n") && text.contains("machine: q35\n"), "{text}");
     let upid = client.start("pve1", 100).expect("a task");
     client.wait(&upid).expect("it starts");
     assert!(client.config("pve1", 999).is_err());
