@@ -125,7 +125,8 @@ impl Answers {
             ));
         }
         limits.push(format!(
-            "the API tells no drivers, reset methods or processes of {}, nor promises made on it; thruway doctor on the node does",
+            "the API tells of {} no drivers, reset methods, processes, libvirt's VMs or promises made on it; thruway doctor on \
+             the node does. The journal and the promises of what is done from here are kept here",
             self.node
         ));
         limits

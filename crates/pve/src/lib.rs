@@ -20,6 +20,7 @@ pub use client::{Client, Pending};
 pub use hands::PveHands;
 pub use preflight::preflight;
 pub use secret::{Login, Secret};
+pub use tree::RUNS;
 pub use trust::Trust;
 
 /// Why the API could not be used, in words that hold no secret.

@@ -17,6 +17,9 @@ use crate::client::plain;
 const DEVICES: &str = "/sys/bus/pci/devices";
 const MAPPING: &str = "/etc/pve/mapping/pci.cfg";
 
+/// Why it is not known how a VM runs that does.
+pub const RUNS: &str = "it runs; with what, the API does not tell";
+
 fn untold() -> Reason {
     Reason::Other("Proxmox VE's API does not tell it".into())
 }
@@ -65,11 +68,7 @@ impl Answers {
                 Err(reason) => insert(tree, &path, FileKind::File, NodeKind::File(Seen::Unreadable(reason))),
             }
             if one.runs != Some(false) {
-                let says = if one.runs.is_some() {
-                    "it runs; with what, the API does not tell"
-                } else {
-                    "the API does not tell"
-                };
+                let says = if one.runs.is_some() { RUNS } else { "the API does not tell" };
                 let pid = NodeKind::File(Seen::Unreadable(Reason::Other(says.into())));
                 insert(tree, &format!("/run/qemu-server/{vmid}.pid"), FileKind::File, pid);
                 pids.push(format!("{vmid}.pid"));

@@ -222,9 +222,17 @@ fn what_the_api_does_not_show_is_not_guessed() {
     let world = self::world(&[]);
     sim::physics::start_vm(world.node.path(), 100).expect("VM 100 starts");
     let page = stdout(&world.run(&["vm", "list"]));
-    assert!(page.contains("it runs; with what, the API does not tell"), "{page}");
+    assert!(page.contains("100  mufti-4  runs\n"), "{page}");
+    let list: serde_json::Value = serde_json::from_str(&good(&world.run(&["vm", "list", "--json"]))).expect("JSON");
+    assert_eq!(list["vms"][0]["running"], true, "{list}");
     let check = world.run(&["vm", "check", "100"]);
-    assert!(stdout(&check).contains("the API does not tell"), "{}", stdout(&check));
+    assert_eq!(check.status.code(), Some(2), "{}", stdout(&check));
+    assert!(stdout(&check).contains("the API does not tell everything"), "{}", stdout(&check));
+    // What the definition says is judged all the same.
+    put(&world.path(CONF), &(world.conf() + "hostpci0: 0000:26:00\nballoon: 1024\n"));
+    let check = world.run(&["vm", "check", "100"]);
+    assert_eq!(check.status.code(), Some(1), "{}", stdout(&check));
+    assert!(stdout(&check).contains("vm/machine-not-q35"), "{}", stdout(&check));
     let unknown = world.run(&["vm", "check", "200"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("no VM 200"), "{}", stderr(&unknown));
@@ -272,4 +280,22 @@ fn a_mapping_that_is_there_is_used_and_stays() {
     assert!(world.conf().contains("hostpci0: mapping=card,pcie=1\n"), "{}", world.conf());
     good(&world.run(&["vm", "undo", "--yes"]));
     assert_eq!(world.mappings(), cards);
+}
+
+#[test]
+fn pages() {
+    let world = world(&[]);
+    put(&world.path("etc/pve/nodes/pve/qemu-server/101.conf"), "name: other\nmemory: 1024\n");
+    sim::physics::start_vm(world.node.path(), 101).expect("VM 101 starts");
+    let narrow = self::world(&["Mapping.Modify", "VM.Audit"]);
+    let plan = [&["vm", "plan"], GIVE].concat();
+    let mut text = String::new();
+    for (world, args) in
+        [(&world, &["vm", "list"][..]), (&world, &plan), (&world, &["vm", "check", "100"]), (&narrow, &plan)]
+    {
+        let output = world.run(args);
+        let page = (stdout(&output) + &stderr(&output)).replace(&world.server.url(), "https://192.0.2.10:8006");
+        text.push_str(&format!("$ thruway {}   (exit {:?})\n{page}\n", args.join(" "), output.status.code()));
+    }
+    insta::assert_snapshot!(text);
 }

@@ -22,7 +22,8 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         let known = mappings.get().map(Vec::as_slice).unwrap_or_default();
         pve::vms(machine, node, known, gpus, &procs, &mut vms, &mut unread);
     }
-    let libvirt = libvirt::observe(machine);
+    // Proxmox VE's API speaks of its own VMs: libvirt's are no part of the question.
+    let libvirt = if machine.kind() == Kind::Remote { Seen::Absent } else { libvirt::observe(machine) };
     if libvirt.is_there() {
         libvirt::vms(machine, &procs, &mut vms, &mut unread);
     }
