@@ -46,6 +46,9 @@ fn may(less: &[&str]) -> BTreeMap<String, Vec<String>> {
 fn world(less: &[&str]) -> World {
     let node = Scratch::temporary().expect("a directory");
     sim::build_named("seed-host", &node).expect("the box");
+    // a description, of which the config answer has another form: the digest is the API's own, not that of our print
+    let text = std::fs::read_to_string(node.path().join(CONF)).expect("VM 100");
+    put(&node.path().join(CONF), &format!("#a note\n{text}"));
     let (name, secret) = TOKEN.split_once('=').expect("a token");
     let accounts = vec![
         Account { name: name.into(), secret: secret.into(), may: may(less) },
