@@ -213,6 +213,13 @@ impl RealHands {
     }
 }
 
+fn api_only(id: &str) -> HandError {
+    HandError::NotHere {
+        what: format!("the mapping {id}"),
+        why: "it is made by Proxmox VE's API: say --pve https://HOST:8006".into(),
+    }
+}
+
 impl Hands for RealHands {
     fn act(&self, op: &Op) -> Result<(), HandError> {
         match op {
@@ -222,6 +229,7 @@ impl Hands for RealHands {
             Op::Regenerate(tool) => self.tool(tool, tool.argv()),
             Op::KernelArgs { by, add, remove } => self.kernel_args(*by, add, remove),
             Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
+            Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => self.kube(op),
             Op::Bind(op) => self.bind(op, &op.to),
             Op::EndProcess { pid, name, started } => {
@@ -243,6 +251,7 @@ impl Hands for RealHands {
                 let gone: Vec<String> = set.iter().map(|(key, _)| key.clone()).filter(|key| !was(key)).collect();
                 self.qm(*vmid, before, &gone, None)
             }
+            Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => self.unkube(op),
             Op::Bind(op) => self.bind(op, &op.from),
             // What was ended stays ended.

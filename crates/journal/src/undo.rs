@@ -96,6 +96,7 @@ impl Journal<'_> {
                 Op::WriteFile { path, .. } | Op::Sysfs { path, .. } => touched.insert(self.files.real(path)?),
                 Op::RemoveFile { path } => touched.insert(self.files.unfollowed(path)?),
                 Op::Proxmox { vmid, .. } => touched.insert(format!("VM {vmid}")),
+                Op::ProxmoxMapping { id, .. } => touched.insert(format!("mapping {id}")),
                 Op::Bind(op) => touched.insert(format!("function {}", op.bdf)),
                 Op::KernelArgs { add, remove, .. } => {
                     touched.extend(add.iter().chain(remove).map(|token| format!("kernel argument {token}")));
@@ -255,11 +256,13 @@ impl Journal<'_> {
     fn took(&self, record: &StepRecord, op: &Op) -> bool {
         match op {
             // A service that was so before the step is not ours to change.
-            Op::Service { .. } if record.held == Some(true) => false,
+            Op::Service { .. } | Op::ProxmoxMapping { .. } if record.held == Some(true) => false,
             _ if record.done => true,
             // A restart leaves a service down where it fails; over the restored files it is due again.
             Op::Service { verb, .. } if crate::real::opposite(*verb) == *verb => true,
-            Op::Service { .. } => self.hands.holds(op).unwrap_or(!record.failed),
+            Op::Service { .. } | Op::ProxmoxMapping { .. } => self.hands.holds(op).unwrap_or(!record.failed),
+            // A change that was refused whole left everything as it was, and that may be another's by now.
+            Op::Proxmox { .. } => self.hands.holds(op).unwrap_or(true),
             Op::Sysfs { path, value, .. } => {
                 self.files.machine.value(path).get().map_or(!record.failed, |now| now == value)
             }

@@ -51,6 +51,8 @@ pub enum Kind {
     Tree,
     /// A recording.
     Captured,
+    /// What an API tells of a machine, and by which alone it is changed.
+    Remote,
     /// Made by thruway's own simulator.
     Simulated,
 }

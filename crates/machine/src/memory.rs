@@ -80,7 +80,7 @@ impl Memory {
         self.insert(path, Node { stat, kind: NodeKind::Link(target.to_owned()) });
     }
 
-    /// Records that a path was looked for: `Absent`, or why it could not be seen.
+    /// Records that a path was looked for: `Absent`, or why it could not be seen. Of "/": why nothing else is known.
     pub fn insert_gone(&mut self, path: &str, why: Seen<()>) {
         self.gone.insert(clean(path), why);
     }
@@ -148,6 +148,8 @@ impl Memory {
             None if self.has_children(here) => Step::Dir,
             None => match self.missing(here) {
                 Seen::Unreadable(Reason::NotCaptured) => Step::Unknown,
+                // what is below may be known all the same
+                Seen::Unreadable(reason) if self.unknown() == Some(&reason) => Step::Unknown,
                 gone => Step::Gone(gone),
             },
         });
@@ -183,10 +185,18 @@ impl Memory {
             }
             here = parent;
         }
+        if let Some(reason) = self.unknown() {
+            return Seen::Unreadable(reason.clone());
+        }
         match self.default {
             Missing::Absent => Seen::Absent,
             Missing::NotCaptured => Seen::Unreadable(Reason::NotCaptured),
         }
+    }
+
+    /// Why what was neither recorded nor stands in a listed directory is not known, where that was said of "/".
+    fn unknown(&self) -> Option<&Reason> {
+        self.gone.get("/").and_then(Seen::unreadable)
     }
 
     /// The names below a directory that are recorded on their own.
@@ -227,6 +237,7 @@ impl Machine for Memory {
     fn kind(&self) -> Kind {
         match self.origin {
             Kind::Simulated => Kind::Simulated,
+            Kind::Remote => Kind::Remote,
             _ => Kind::Captured,
         }
     }

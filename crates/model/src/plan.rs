@@ -167,6 +167,14 @@ pub enum Op {
         digest: String,
         before: Vec<(String, String)>,
     },
+    /// A named PCI device of a Proxmox VE cluster, made: POST /cluster/mapping/pci. Undo removes it, where it still is as
+    /// made and no VM names it.
+    ProxmoxMapping {
+        /// "gpu-26-00".
+        id: String,
+        /// Its entries: "node=pve,path=0000:26:00,id=10de:1d01,subsystem-id=1458:375c,iommugroup=14".
+        map: Vec<String>,
+    },
     /// Server-side apply or label of one Kubernetes object. Undo applies `before`.
     Kube(Box<KubeOp>),
     /// A PCI function changes hands now, without a reboot. Undo gives it back to `from`.

@@ -40,14 +40,7 @@ pub struct Pending {
 impl Client {
     /// `url`: https, a host, and the port where it is not 8006. Nothing is spoken yet.
     pub fn new(url: &str, login: Login, trust: &Trust) -> Result<Self, Error> {
-        let bad = || Error::Setting(format!("{url} is no address of Proxmox VE's API: say https://HOST:8006"));
-        let host = url.strip_prefix("https://").ok_or_else(bad)?.trim_end_matches('/');
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
-        if host.is_empty() || !host.chars().all(plain) {
-            return Err(bad());
-        }
-        let port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
-        let url = if port { format!("https://{host}") } else { format!("https://{host}:8006") };
+        let url = Self::address(url)?;
         let config = Agent::config_builder()
             .https_only(true)
             .max_redirects(0)
@@ -59,6 +52,18 @@ impl Client {
         let connector = ().chain(TcpConnector::default()).chain(Tls(trust.config()?));
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         Ok(Client { agent, url, login, ticket: Mutex::new(None) })
+    }
+
+    /// An address in full: https, the host, and the port, which is 8006 where it is not said.
+    pub fn address(url: &str) -> Result<String, Error> {
+        let bad = || Error::Setting(format!("{url} is no address of Proxmox VE's API: say https://HOST:8006"));
+        let host = url.strip_prefix("https://").ok_or_else(bad)?.trim_end_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+        if host.is_empty() || !host.chars().all(plain) {
+            return Err(bad());
+        }
+        let port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        Ok(if port { format!("https://{host}") } else { format!("https://{host}:8006") })
     }
 
     pub fn user(&self) -> &str {
@@ -89,6 +94,66 @@ impl Client {
     /// GET /nodes/{node}/qemu/{vmid}/config: as it will be at the next start, with its digest.
     pub fn config(&self, node: &str, vmid: u32) -> Result<Value, Error> {
         self.call("GET", &format!("/nodes/{}/qemu/{vmid}/config", word(node)?), &[])
+    }
+
+    /// GET /nodes/{node}/qemu/{vmid}/pending, as it is answered: `key`, `value` (now), `pending` or `delete` (then).
+    pub(crate) fn pending_of(&self, node: &str, vmid: u32) -> Result<Value, Error> {
+        self.call("GET", &format!("/nodes/{}/qemu/{vmid}/pending", word(node)?), &[])
+    }
+
+    /// GET /version: `version` ("8.2.4"), `release`.
+    pub(crate) fn version(&self) -> Result<Value, Error> {
+        self.call("GET", "/version", &[])
+    }
+
+    /// GET /cluster/resources: nodes, VMs and storages that this user may see, each with its `type`.
+    pub(crate) fn resources(&self) -> Result<Value, Error> {
+        self.call("GET", "/cluster/resources", &[])
+    }
+
+    /// GET /cluster/resources?type=vm: (node, number) of every VM that this user may see.
+    pub(crate) fn all_vms(&self) -> Result<Vec<(String, u32)>, Error> {
+        let all = self.call("GET", "/cluster/resources?type=vm", &[])?;
+        let one = |item: &Value| {
+            let vm = item.get("type").and_then(Value::as_str) == Some("qemu");
+            let node = item.get("node").and_then(Value::as_str).filter(|_| vm)?;
+            Some((node.to_owned(), number(item.get("vmid")).and_then(|vmid| u32::try_from(vmid).ok())?))
+        };
+        Ok(all.as_array().into_iter().flatten().filter_map(one).collect())
+    }
+
+    /// GET /nodes/{node}/hardware/pci, bridges and memory controllers, too: they share IOMMU groups.
+    pub(crate) fn pci(&self, node: &str) -> Result<Value, Error> {
+        self.call("GET", &format!("/nodes/{}/hardware/pci?pci-class-blacklist=", word(node)?), &[])
+    }
+
+    /// POST /cluster/mapping/pci: a new mapping with these entries.
+    pub(crate) fn create_mapping(&self, id: &str, map: &[String]) -> Result<(), Error> {
+        let mut form = vec![("id", mapping_id(id)?.to_owned())];
+        form.extend(map.iter().map(|map| ("map", map.clone())));
+        self.call("POST", "/cluster/mapping/pci", &form).map(drop)
+    }
+
+    /// GET /cluster/mapping/pci/{id}: its entries as written; none where there is no such mapping.
+    pub(crate) fn mapping(&self, id: &str) -> Result<Option<Vec<String>>, Error> {
+        match self.call("GET", &format!("/cluster/mapping/pci/{}", mapping_id(id)?), &[]) {
+            Ok(one) => {
+                let maps = one.get("map").and_then(Value::as_array).into_iter().flatten();
+                Ok(Some(maps.map(plain).collect()))
+            }
+            // PVE::Mapping::PCI has no status of its own for it
+            Err(Error::Refused { status: 404 | 500, says, .. })
+                if says.contains("not found") || says.contains("not exist") =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// DELETE /cluster/mapping/pci/{id}. The call has no digest: look at it first.
+    pub(crate) fn delete_mapping(&self, id: &str) -> Result<(), Error> {
+        self.call("DELETE", &format!("/cluster/mapping/pci/{}", mapping_id(id)?), &[]).map(drop)
     }
 
     /// GET /nodes/{node}/qemu/{vmid}/pending: what waits for a stop and start.
@@ -185,8 +250,9 @@ impl Client {
             headers.push(("CSRFPreventionToken", csrf.show().to_owned()));
         }
         let form = form.iter().map(|(key, value)| (*key, value.as_str()));
-        let sent = if method == "GET" {
-            headers.into_iter().fold(self.agent.get(&url), |request, (name, value)| request.header(name, value)).call()
+        let sent = if matches!(method, "GET" | "DELETE") {
+            let request = if method == "GET" { self.agent.get(&url) } else { self.agent.delete(&url) };
+            headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).call()
         } else {
             let request = if method == "PUT" { self.agent.put(&url) } else { self.agent.post(&url) };
             headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).send_form(form)
@@ -231,17 +297,24 @@ fn spoken(error: &ureq::Error) -> String {
     text
 }
 
+/// A mapping's name goes into a path. Source: the API's description, pve-configid.
+fn mapping_id(text: &str) -> Result<&str, Error> {
+    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    if fits && text.len() > 1 { Ok(text) } else { Err(Error::Setting(format!("{text:?} is no name of a mapping"))) }
+}
+
 /// A node's name goes into a path.
-fn word(text: &str) -> Result<&str, Error> {
-    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
+pub(crate) fn word(text: &str) -> Result<&str, Error> {
+    let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
     if plain { Ok(text) } else { Err(Error::Setting(format!("{text:?} is no name of a node"))) }
 }
 
 /// Numbers and booleans come as such or as text.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn number(value: Option<&Value>) -> Option<u64> {
+pub(crate) fn number(value: Option<&Value>) -> Option<u64> {
     value.and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()))
 }

@@ -1,13 +1,14 @@
 //! The journal's hands where a Proxmox VE machine is changed by the API; all else goes to the hands below.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use journal::{HandError, Hands};
 use model::Op;
 use serde_json::Value;
 
-use crate::{Client, Error, preflight};
+use crate::client::plain;
+use crate::{Answers, Client, Error, preflight};
 
 /// Carries [`Op::Proxmox`] out by REST. What was asked once is not asked again.
 pub struct PveHands {
@@ -22,6 +23,13 @@ pub struct PveHands {
 impl PveHands {
     pub fn new(client: Client, below: Box<dyn Hands>, tell: Box<dyn Fn(&str)>) -> Self {
         PveHands { client, below, tell, nodes: RefCell::default(), permissions: RefCell::default() }
+    }
+
+    /// As [`PveHands::new`], with what was asked already: it is not asked again.
+    pub fn knowing(mut self, answers: &Answers) -> Self {
+        self.nodes = RefCell::new(answers.vms.keys().map(|vmid| (*vmid, answers.node.clone())).collect());
+        self.permissions = RefCell::new(Some(answers.permissions.clone()));
+        self
     }
 
     /// What the API will refuse of a change, before it is tried: no VM of this number, a privilege that is missing, a
@@ -94,35 +102,122 @@ impl PveHands {
     }
 
     /// Old values back, unless somebody has set another one since.
-    fn unset(&self, vmid: u32, set: &[(String, String)], before: &[(String, String)]) -> Result<(), HandError> {
+    fn unset(
+        &self,
+        vmid: u32,
+        set: &[(String, String)],
+        delete: &[String],
+        before: &[(String, String)],
+    ) -> Result<(), HandError> {
         let fail = |error| failed(vmid, error);
         let node = self.node(vmid).map_err(fail)?;
         let now = self.client.config(&node, vmid).map_err(fail)?;
-        let text =
-            |key: &str| now.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        for (key, value) in set {
-            // `STORE:1` asked for a new volume, and a name and size came of it.
-            let made = key.starts_with("efidisk") || key.starts_with("scsi") && value.contains(':');
-            match text(key) {
-                Some(found) if !made && found != *value => {
-                    return Err(HandError::Moved { what: format!("{key} of VM {vmid}"), wanted: value.clone(), found });
-                }
-                _ => {}
+        let text = |key: &str| now.get(key).map(plain);
+        let old = |key: &str| before.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
+        let asked = set.iter().map(|(key, value)| (key, Some(value))).chain(delete.iter().map(|key| (key, None)));
+        let mut moved = Vec::new();
+        for (key, wanted) in asked.clone() {
+            let found = text(key);
+            // a step that was cut off may not have happened: the old value is as good
+            if !same(key, wanted, found.as_ref()) && found != old(key) {
+                moved.push((key.clone(), wanted.cloned(), found));
             }
         }
+        if !moved.is_empty() {
+            let say =
+                |(key, value): (&String, &Option<String>)| format!("{key}: {}", value.as_deref().unwrap_or("nothing"));
+            let wanted = moved.iter().map(|(key, wanted, _)| say((key, wanted))).collect::<Vec<_>>().join(", ");
+            let found = moved.iter().map(|(key, _, found)| say((key, found))).collect::<Vec<_>>().join(", ");
+            return Err(HandError::Moved { what: format!("VM {vmid} was changed since"), wanted, found });
+        }
+        let back: Vec<(String, String)> =
+            before.iter().filter(|(key, value)| text(key).as_ref() != Some(value)).cloned().collect();
         let gone: Vec<String> =
-            set.iter().map(|(key, _)| key).filter(|key| !before.iter().any(|(k, _)| k == *key)).cloned().collect();
-        self.set(vmid, before, &gone, text("digest").as_deref()).map_err(fail)
+            set.iter().map(|(key, _)| key).filter(|key| old(key).is_none() && text(key).is_some()).cloned().collect();
+        if back.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        self.set(vmid, &back, &gone, text("digest").as_deref()).map_err(fail)
     }
+
+    /// Whether a change of a VM is there: all of it, nothing of it; none: a part, or it cannot be seen.
+    fn is_set(
+        &self,
+        vmid: u32,
+        set: &[(String, String)],
+        delete: &[String],
+        before: &[(String, String)],
+    ) -> Option<bool> {
+        let now = self.client.config(&self.node(vmid).ok()?, vmid).ok()?;
+        let text = |key: &str| now.get(key).map(plain);
+        let asked = || set.iter().map(|(key, value)| (key, Some(value))).chain(delete.iter().map(|key| (key, None)));
+        if asked().all(|(key, wanted)| same(key, wanted, text(key).as_ref())) {
+            return Some(true);
+        }
+        let old = |key: &String| before.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
+        asked().all(|(key, _)| text(key) == old(key)).then_some(false)
+    }
+
+    /// Removes a mapping that still is as it was made. One that another VM names meanwhile stays, and it is said.
+    fn unmap(&self, id: &str, map: &[String]) -> Result<(), Error> {
+        let Some(found) = self.client.mapping(id)? else { return Ok(()) };
+        if !same_maps(&found, map) {
+            let (wanted, found) = (map.join(" "), found.join(" "));
+            return Err(Error::Moved { what: format!("the mapping {id} was changed since"), wanted, found });
+        }
+        let named = format!("mapping={id}");
+        let names = |config: &Value| {
+            let mut values = config.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("hostpci"));
+            values.any(|(_, value)| plain(value).split(',').any(|part| part == named))
+        };
+        for (node, vmid) in self.client.all_vms()? {
+            if names(&self.client.config(&node, vmid)?) {
+                (self.tell)(&format!("The mapping {id} stays: VM {vmid} names it"));
+                return Ok(());
+            }
+        }
+        self.client.delete_mapping(id)
+    }
+}
+
+/// `STORE:1` asked for a new volume, and a name and size came of it.
+fn same(key: &str, wanted: Option<&String>, found: Option<&String>) -> bool {
+    let store = |value: &String| value.split_once(':').map(|(store, _)| store.to_owned());
+    let is_disk = key.starts_with("efidisk") || key.starts_with("scsi") && key != "scsihw";
+    match (wanted, found) {
+        (Some(wanted), Some(found)) if is_disk => wanted == found || store(wanted) == store(found),
+        (wanted, found) => wanted == found,
+    }
+}
+
+/// Entries are property strings: the order of what is in them says nothing.
+fn same_maps(one: &[String], other: &[String]) -> bool {
+    let sorted = |maps: &[String]| {
+        let parts = |map: &String| map.split(',').map(str::to_owned).collect::<BTreeSet<_>>();
+        maps.iter().map(parts).collect::<BTreeSet<_>>()
+    };
+    sorted(one) == sorted(other)
 }
 
 fn failed(vmid: u32, error: Error) -> HandError {
     match error {
+        Error::Moved { what, wanted, found } => HandError::Moved { what, wanted, found },
         Error::NotAllowed { says, instead } => {
             HandError::NotHere { what: format!("changing VM {vmid}"), why: format!("{says}. Way out: {instead}") }
         }
         other => HandError::Failed {
             command: format!("changing VM {vmid} by Proxmox VE's API"),
+            status: "not done".into(),
+            message: other.to_string(),
+        },
+    }
+}
+
+fn of_mapping(id: &str, error: Error) -> HandError {
+    match error {
+        Error::Moved { what, wanted, found } => HandError::Moved { what, wanted, found },
+        other => HandError::Failed {
+            command: format!("the mapping {id}"),
             status: "not done".into(),
             message: other.to_string(),
         },
@@ -135,13 +230,17 @@ impl Hands for PveHands {
             Op::Proxmox { vmid, set, delete, digest, .. } => {
                 self.set(*vmid, set, delete, Some(digest)).map_err(|error| failed(*vmid, error))
             }
+            Op::ProxmoxMapping { id, map } => {
+                self.client.create_mapping(id, map).map_err(|error| of_mapping(id, error))
+            }
             other => self.below.act(other),
         }
     }
 
     fn take_back(&self, op: &Op) -> Result<(), HandError> {
         match op {
-            Op::Proxmox { vmid, set, before, .. } => self.unset(*vmid, set, before),
+            Op::Proxmox { vmid, set, delete, before, .. } => self.unset(*vmid, set, delete, before),
+            Op::ProxmoxMapping { id, map } => self.unmap(id, map).map_err(|error| of_mapping(id, error)),
             other => self.below.take_back(other),
         }
     }
@@ -151,6 +250,12 @@ impl Hands for PveHands {
     }
 
     fn holds(&self, op: &Op) -> Option<bool> {
-        self.below.holds(op)
+        match op {
+            Op::Proxmox { vmid, set, delete, before, .. } => self.is_set(*vmid, set, delete, before),
+            Op::ProxmoxMapping { id, map } => {
+                Some(self.client.mapping(id).ok()?.is_some_and(|found| same_maps(&found, map)))
+            }
+            other => self.below.holds(other),
+        }
     }
 }

@@ -4,18 +4,23 @@
 //! Source: <https://pve.proxmox.com/pve-docs/api-viewer/>; each call names its path there. The shell (`qm set`) stays
 //! the default on the node itself.
 
+mod answers;
 mod client;
+mod fit;
 mod hands;
 mod preflight;
 mod secret;
 mod task;
 mod transport;
+mod tree;
 mod trust;
 
+pub use answers::{Answers, VmAnswer};
 pub use client::{Client, Pending};
 pub use hands::PveHands;
 pub use preflight::preflight;
 pub use secret::{Login, Secret};
+pub use tree::RUNS;
 pub use trust::Trust;
 
 /// Why the API could not be used, in words that hold no secret.
@@ -33,6 +38,9 @@ pub enum Error {
     /// Known before anything was tried.
     #[error("{says}. Way out: {instead}")]
     NotAllowed { says: String, instead: String },
+    /// Somebody has changed it since.
+    #[error("{what}: {found} is there now, not {wanted}")]
+    Moved { what: String, wanted: String, found: String },
     #[error("the task {upid} failed: {status}{explained}")]
     Task { upid: String, status: String, explained: String },
 }

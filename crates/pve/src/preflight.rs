@@ -70,6 +70,14 @@ pub fn preflight(
             }
         }
         need(permissions, &vm, privilege(key), key, user)?;
+        // STORE:SIZE asks for a new volume
+        let volume = value.and_then(|value| value.split(',').next()?.split_once(':'));
+        if let Some((store, size)) = volume.filter(|_| privilege(key) == "VM.Config.Disk")
+            && !size.is_empty()
+            && size.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            need(permissions, &format!("/storage/{store}"), "Datastore.AllocateSpace", key, user)?;
+        }
     }
     Ok(())
 }
@@ -91,7 +99,7 @@ fn need(permissions: &Value, path: &str, privilege: &str, key: &str, user: &str)
 }
 
 /// The nearest path that is listed decides; what stands above holds below only where it propagates (1).
-fn holds(permissions: &Value, path: &str, privilege: &str) -> bool {
+pub(crate) fn holds(permissions: &Value, path: &str, privilege: &str) -> bool {
     if let Some(exact) = permissions.get(path) {
         return exact.get(privilege).is_some();
     }

@@ -51,6 +51,7 @@ impl Hands for SimHands {
             Op::Regenerate(tool) => regenerate(&tree, tool),
             Op::KernelArgs { by, add, remove } => kernel_args(&tree, *by, add, remove),
             Op::Proxmox { vmid, set, delete, .. } => qm_set(&tree, *vmid, set, delete),
+            Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.to),
             Op::EndProcess { pid, name, .. } => handover::end(&tree, *pid, name),
@@ -79,6 +80,7 @@ impl Hands for SimHands {
                 let new: Vec<String> = new.map(|(key, _)| key.clone()).collect();
                 qm_set(&tree, *vmid, before, &new)
             }
+            Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => crate::cluster::take_back(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.from),
             Op::EndProcess { .. } => Ok(()),
@@ -88,6 +90,10 @@ impl Hands for SimHands {
     fn reboot(&self) -> Result<(), HandError> {
         physics::boot(&self.root).map(|_| ()).map_err(|error| failed("systemctl reboot", error))
     }
+}
+
+fn api_only(id: &str) -> HandError {
+    HandError::NotHere { what: format!("the mapping {id}"), why: "it is made by the API alone".into() }
 }
 
 fn kernel_args(tree: &Tree, by: ArgsTool, add: &[String], remove: &[String]) -> Result<(), HandError> {

@@ -48,8 +48,9 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
 }
 
 pub fn plan(global: &Global, args: &PlanArgs, layers: &[Layer]) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
-    let plan = Way::observe(target.machine()).plan(layers, &intent(&args.wish)?);
+    let intent = intent(&args.wish)?;
+    let target = Target::of(global, layers, intent.vm.as_deref())?;
+    let plan = target.plan(layers, &intent);
     if let Some(path) = &args.out {
         let json = serde_json::to_string_pretty(&plan)? + "\n";
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
@@ -71,15 +72,17 @@ pub fn show(plan: &Plan, target: &Target, global: &Global) -> anyhow::Result<()>
 }
 
 pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
-    let (plan, layers) = match &args.plan {
-        Some(path) => {
-            let plan = read_plan(path)?;
+    let wish = intent(&args.wish)?;
+    let read = args.plan.as_deref().map(read_plan).transpose()?;
+    let vm = read.as_ref().map_or(&wish, |plan| &plan.asked).vm.clone();
+    let target = Target::of(global, layers, vm.as_deref())?;
+    let (plan, layers) = match args.plan.as_ref().zip(read) {
+        Some((path, plan)) => {
             fresh(&plan, &target, &path.display().to_string())?;
             let layers = plan.layers.clone();
             (plan, layers)
         }
-        None => (Way::observe(target.machine()).plan(layers, &intent(&args.wish)?), layers.to_vec()),
+        None => (target.plan(layers, &wish), layers.to_vec()),
     };
     let name = args.plan.as_ref().map_or_else(this_plan, |path| path.display().to_string());
     let go = Go { name, yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
@@ -111,7 +114,7 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
     }
     let path = target.path()?;
     live_only(plan, target)?;
-    let hands = pve_api::hands(global, target.hands_within(go.limit)?, Some(plan))?;
+    let hands = pve_api::hands(global, target, target.hands_within(go.limit)?, Some(plan))?;
     if !agreed(go.yes, "Carry this out?")? {
         warn("Nothing was changed.")?;
         return Ok(DONE);
@@ -131,7 +134,8 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
     let mut page = Page::new();
     page.gap();
     page.line(format!("{} Applied as change {}.", paint(Tone::Good, "●"), applied.number));
-    let outcomes = Way::observe(target.machine()).verify(layers, &plan.asked);
+    let again = target.again(global)?;
+    let outcomes = Way::observe(again.as_ref().unwrap_or(target).machine()).verify(layers, &plan.asked);
     plans::outcome_lines(&mut page, &outcomes);
     page.line(format!("  Take it back with: {}", paint(Tone::Code, &format!("thruway undo {}", applied.number))));
     say(&page.text())?;
@@ -160,7 +164,7 @@ fn read_plan(path: &Path) -> anyhow::Result<Plan> {
 
 /// A plan holds for the machine it was made on, as it was then.
 fn fresh(plan: &Plan, target: &Target, name: &str) -> anyhow::Result<()> {
-    let now = Way::observe(target.machine()).plan(&plan.layers, &plan.asked);
+    let now = target.plan(&plan.layers, &plan.asked);
     let changed = plan.based_on.changed_since(&now.based_on);
     if changed.is_empty() {
         return Ok(());
@@ -255,11 +259,13 @@ impl Stands {
     /// Looks again at every change of these floors that stands, and writes what is found on the page.
     pub fn look(target: &Target, way: &Way, layers: &[Layer], page: &mut Page, verbose: bool) -> anyhow::Result<Self> {
         let root = match target {
-            Target::Root(root) | Target::Simulated { root, .. } => root,
+            Target::Root(root) | Target::Simulated { root, .. } => Some(root),
+            Target::Api(remote) => remote.journal.as_ref(),
             Target::Captured(_) => bail!("a capture has no journal to verify"),
         };
-        let log = journal::read_log(root)?;
-        let mut stands = Stands { changes: Vec::new(), drift: journal::drift(root, &log)?, states: Vec::new() };
+        let log = target.log()?;
+        let drift = root.map_or(Ok(Vec::new()), |root| journal::drift(root, &log))?;
+        let mut stands = Stands { changes: Vec::new(), drift, states: Vec::new() };
         for transaction in standing(&log, layers) {
             let its: Vec<Layer> = transaction.plan.layers.iter().filter(|l| layers.contains(l)).copied().collect();
             let outcomes = way.verify(&its, &transaction.plan.asked);
@@ -301,7 +307,7 @@ impl Stands {
 }
 
 pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of(global, layers, None)?;
     let mut page = Page::new();
     let stands = Stands::look(&target, &Way::observe(target.machine()), layers, &mut page, global.verbose)?;
     if global.json {
@@ -314,9 +320,9 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
 }
 
 pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of(global, layers, None)?;
     let path = target.path()?;
-    let hands = pve_api::hands(global, target.hands()?, None)?;
+    let hands = pve_api::hands(global, &target, target.hands()?, None)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     if !args.dry_run {
         recover(&mut journal)?;
@@ -359,10 +365,13 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
 }
 
 pub fn log(global: &Global) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
-    let log = match &target {
-        Target::Root(root) | Target::Simulated { root, .. } => journal::read_log(root)?,
-        Target::Captured(_) => bail!("a capture has no journal"),
+    // what was done to a node by its API is written down here: it need not be asked
+    let log = match pve_api::log(global)? {
+        Some(log) => log,
+        None => match Target::open(global)? {
+            Target::Captured(_) => bail!("a capture has no journal"),
+            target => target.log()?,
+        },
     };
     if global.json {
         let report = serde_json::json!({ "schema": 1, "changes": log });

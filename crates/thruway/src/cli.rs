@@ -56,10 +56,21 @@ pub struct Global {
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Proxmox VE's API")]
 pub struct PveArgs {
-    /// Change VMs by this node's API in place of qm, e.g. https://localhost:8006. The login is an API token
-    /// (--pve-token-file or THRUWAY_PVE_TOKEN), or --pve-user with THRUWAY_PVE_PASSWORD
+    /// Speak to this node's API, e.g. https://192.0.2.10:8006: `thruway vm …` then looks at its VMs and changes them from
+    /// anywhere; with --root, and for plans of all floors, it only changes VMs by it in place of qm. The login is an API
+    /// token (--pve-token-file or THRUWAY_PVE_TOKEN), or --pve-user with THRUWAY_PVE_PASSWORD
     #[arg(id = "pve", long = "pve", value_name = "URL", global = true, hide_short_help = true)]
     pub url: Option<String>,
+    /// The cluster's node that is meant, where it is not the only one nor that of the named VM
+    #[arg(
+        id = "pve_node",
+        long = "pve-node",
+        value_name = "NODE",
+        global = true,
+        hide_short_help = true,
+        requires = "pve"
+    )]
+    pub node: Option<String>,
     /// A file that holds USER@REALM!NAME=SECRET
     #[arg(id = "pve_token_file", long = "pve-token-file", value_name = "FILE", global = true, hide_short_help = true)]
     pub token_file: Option<PathBuf>,

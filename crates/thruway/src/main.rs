@@ -132,7 +132,7 @@ fn floor(global: &Global, layer: Layer, verb: Verb) -> anyhow::Result<u8> {
 }
 
 fn doctor(global: &Global, layer: Option<Layer>) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of(global, layer.as_slice(), None)?;
     let machine = target.machine();
     let way = Way::observe(machine);
     let report = doctor::Report::new(&way, target.name(global), machine.kind(), layer);

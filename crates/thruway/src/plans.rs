@@ -102,6 +102,16 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
                 page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --delete {}", delete.join(",")));
             }
         }
+        Op::ProxmoxMapping { id, map } => {
+            let maps: Vec<String> = map.iter().map(|map| format!("--map {}", quoted(map))).collect();
+            page.whole(
+                4,
+                "",
+                0,
+                Tone::Code,
+                &format!("pvesh create /cluster/mapping/pci --id {id} {}", maps.join(" ")),
+            );
+        }
         Op::Bind(op) => {
             let hold = |hold: &Hold| match &hold.forced {
                 Some(name) => format!("{} (driver_override {name})", hold.driver),

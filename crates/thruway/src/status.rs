@@ -15,7 +15,7 @@ const SCHEMA: u32 = 1;
 
 /// As verify: 0 all held or pending, 1 something failed, 2 could not look.
 pub fn status(global: &Global, layer: Layer) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of(global, &[layer], None)?;
     let machine = target.machine();
     let way = Way::observe(machine);
     let mut page = Page::new();

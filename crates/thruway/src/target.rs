@@ -6,8 +6,11 @@ use anyhow::{Context as _, bail};
 use journal::{Hands, RealHands};
 use machine::scratch::Scratch;
 use machine::{Kind, Machine, Memory, Root};
+use model::{Intent, Layer, Plan};
 
 use crate::cli::Global;
+use crate::pve_api::{self, Remote};
+use crate::way::Way;
 
 /// The machine behind this run.
 pub enum Target {
@@ -19,6 +22,8 @@ pub enum Target {
         root: Root,
         _made: Option<Scratch>,
     },
+    /// A Proxmox VE node by its API: `--pve`.
+    Api(Box<Remote>),
 }
 
 impl Target {
@@ -45,8 +50,46 @@ impl Target {
         })
     }
 
+    /// As [`Target::open`]; with --pve alone, the VM floor of a node by its API. `vm`: the VM that is meant, where said.
+    pub fn of_vms(global: &Global, vm: Option<&str>) -> anyhow::Result<Self> {
+        match &global.pve.url {
+            Some(url) if Self::by_api(global) => Ok(Target::Api(Box::new(Remote::ask(&global.pve, url, vm)?))),
+            _ => Self::open(global),
+        }
+    }
+
+    /// --pve, and no other machine beside it.
+    pub fn by_api(global: &Global) -> bool {
+        global.pve.url.is_some() && global.root.is_none() && global.from.is_none() && global.sim.is_none()
+    }
+
+    /// The machine of these floors: [`Target::of_vms`] where it is the VM floor alone.
+    pub fn of(global: &Global, layers: &[Layer], vm: Option<&str>) -> anyhow::Result<Self> {
+        if layers == [Layer::Vm] { Self::of_vms(global, vm) } else { Self::open(global) }
+    }
+
+    /// The machine as it is now, where what is held of it is a snapshot.
+    pub fn again(&self, global: &Global) -> anyhow::Result<Option<Self>> {
+        match (self, &global.pve.url) {
+            (Target::Api(remote), Some(url)) => {
+                Ok(Some(Target::Api(Box::new(Remote::ask(&global.pve, url, remote.vm.as_deref())?))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The plan of these floors, fitted to whoever carries it out.
+    pub fn plan(&self, layers: &[Layer], intent: &Intent) -> Plan {
+        let mut plan = Way::observe(self.machine()).plan(layers, intent);
+        if let Target::Api(remote) = self {
+            remote.answers.fit(&mut plan);
+        }
+        plan
+    }
+
     pub fn machine(&self) -> &dyn Machine {
         match self {
+            Target::Api(remote) => &remote.tree,
             Target::Root(root) | Target::Simulated { root, .. } => root,
             Target::Captured(memory) => memory,
         }
@@ -64,9 +107,14 @@ impl Target {
         }
     }
 
-    /// Where its files are, if it can be changed at all.
+    /// Where its journal is, if it can be changed at all: below its root; of a node by its API, here.
     pub fn path(&self) -> anyhow::Result<PathBuf> {
         match self {
+            Target::Api(remote) => {
+                std::fs::create_dir_all(&remote.home)
+                    .with_context(|| format!("cannot make {}", remote.home.display()))?;
+                Ok(remote.home.clone())
+            }
             Target::Root(root) | Target::Simulated { root, .. } => Ok(root.path().to_owned()),
             Target::Captured(_) => {
                 bail!("a capture is a recording and cannot be changed; plans can be made from it, not applied")
@@ -82,6 +130,7 @@ impl Target {
     pub fn hands_within(&self, limit: std::time::Duration) -> anyhow::Result<Box<dyn Hands>> {
         let path = self.path()?;
         Ok(match self {
+            Target::Api(_) => Box::new(pve_api::Nothing),
             Target::Simulated { .. } => Box::new(sim::SimHands::new(&path)),
             _ => Box::new(RealHands::new(&path).limit(limit)),
         })
@@ -90,6 +139,7 @@ impl Target {
     /// The changes made to this machine; none where it is a recording.
     pub fn log(&self) -> Result<Vec<journal::Transaction>, journal::Error> {
         match self {
+            Target::Api(remote) => remote.journal.as_ref().map_or(Ok(Vec::new()), journal::read_log),
             Target::Root(root) | Target::Simulated { root, .. } => journal::read_log(root),
             Target::Captured(_) => Ok(Vec::new()),
         }

@@ -1,7 +1,7 @@
 //! `thruway vm list` and `thruway vm check VM`.
 
 use anyhow::bail;
-use model::{Finding, Seen, Trouble, Verdict};
+use model::{Finding, Reason, Seen, Trouble, Verdict};
 use serde_json::{Value, json};
 use vm::{Ended, LastStart, Running, Vm, VmKind};
 
@@ -22,11 +22,17 @@ fn kind(vm: &Vm) -> &'static str {
     }
 }
 
+/// The API says that a VM runs, and no more.
+fn runs_by_api(reason: &Reason) -> bool {
+    matches!(reason, Reason::Other(says) if says == pve::RUNS)
+}
+
 fn state(vm: &Vm) -> (String, Tone) {
     match &vm.running {
         Running::Yes { pid, .. } => (format!("runs (pid {pid})"), Tone::Good),
         Running::No if vm.template => ("template".into(), Tone::Faint),
         Running::No => ("stopped".into(), Tone::Faint),
+        Running::Unknown(reason) if runs_by_api(reason) => ("runs".into(), Tone::Good),
         Running::Unknown(reason) => (format!("not seen: {reason}"), Tone::Warn),
     }
 }
@@ -52,7 +58,7 @@ fn machine(vm: &Vm) -> String {
 
 /// 0 listed, 2 where definitions could not be read.
 pub fn list(global: &Global) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of_vms(global, None)?;
     let way = Way::observe(target.machine());
     let facts = way.vms();
     let blind = !facts.unread.is_empty() || facts.pve.unreadable().is_some() || facts.libvirt.unreadable().is_some();
@@ -126,7 +132,7 @@ fn row(facts: &vm::Facts, vm: &Vm) -> Value {
     let (running, pid) = match &vm.running {
         Running::Yes { pid, .. } => (json!(true), json!(pid)),
         Running::No => (json!(false), Value::Null),
-        Running::Unknown(_) => (Value::Null, Value::Null),
+        Running::Unknown(reason) => (if runs_by_api(reason) { json!(true) } else { Value::Null }, Value::Null),
     };
     json!({
         "id": vm.id,
@@ -150,7 +156,7 @@ fn row(facts: &vm::Facts, vm: &Vm) -> Value {
 
 /// 0 nothing stands in the way of a start, 1 something does or the last start failed, 2 could not look.
 pub fn check(global: &Global, name: &str) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
+    let target = Target::of_vms(global, Some(name))?;
     let machine = target.machine();
     let way = Way::observe(machine);
     let facts = way.vms();
@@ -217,6 +223,9 @@ pub fn check(global: &Global, name: &str) -> anyhow::Result<u8> {
         DONE if given.is_empty() => "It has no card, so nothing of a card stands in its way.",
         DONE => "Nothing that thruway knows stands in the way of its start.",
         FOUND => "`thruway vm plan` shows what thruway would change; `thruway explain ID` says more.",
+        _ if machine.kind() == machine::Kind::Remote => {
+            "Nothing wrong was seen, but the API does not tell everything: `thruway vm check` on the node looks at the rest."
+        }
         _ => "Nothing wrong was seen, but not everything could be looked at: try as root.",
     };
     page.hang(0, "", 0, if status == DONE { Tone::Good } else { Tone::Warn }, says);
@@ -234,11 +243,20 @@ fn findings_lines(page: &mut Page, findings: &[Finding], verbose: bool) {
     };
     show("✗", Tone::Bad, |verdict| if let Verdict::Fail(trouble) = verdict { Some(trouble) } else { None });
     show("!", Tone::Warn, |verdict| if let Verdict::Warn(trouble) = verdict { Some(trouble) } else { None });
+    // what hides from many checks at once is said once
+    let mut hidden: Vec<(String, Vec<&str>)> = Vec::new();
     for finding in findings {
         if let Verdict::Unknown { reason, what } = &finding.verdict {
-            page.gap();
-            page.hang(0, "?", 2, Tone::Warn, &format!("{}: {what}: {reason}", finding.about.id));
+            let why = format!("{what}: {reason}");
+            match hidden.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, ids)) => ids.push(finding.about.id.0),
+                None => hidden.push((why, vec![finding.about.id.0])),
+            }
         }
+    }
+    for (why, ids) in hidden {
+        page.gap();
+        page.hang(0, "?", 2, Tone::Warn, &format!("{}: {why}", ids.join(", ")));
     }
     let passed: Vec<&Finding> = findings.iter().filter(|finding| finding.verdict == Verdict::Pass).collect();
     page.gap();

@@ -13,7 +13,7 @@ use serde::Serialize;
 /// The VM floor of one machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
-    /// A running hypervisor: its definitions are changed through its own tools, not as files.
+    /// A running hypervisor: its definitions are changed through its own tools or API, not as files.
     pub live: bool,
     /// Absent: not Proxmox VE.
     pub pve: Seen<Pve>,

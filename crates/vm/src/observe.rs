@@ -23,7 +23,8 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         let known = mappings.get().map(Vec::as_slice).unwrap_or_default();
         pve::vms(machine, node, known, gpus, &procs, &mut vms, &mut unread);
     }
-    let libvirt = libvirt::observe(machine);
+    // Proxmox VE's API speaks of its own VMs: libvirt's are no part of the question.
+    let libvirt = if machine.kind() == Kind::Remote { Seen::Absent } else { libvirt::observe(machine) };
     if libvirt.is_there() {
         libvirt::vms(machine, &procs, &mut vms, &mut unread);
     }
@@ -37,7 +38,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let loose = procs.list.iter().filter(|(pid, _)| !owned.contains(pid)).cloned().collect();
     let host = host::observe(machine, &vms);
     Facts {
-        live: machine.kind() == Kind::Live,
+        live: matches!(machine.kind(), Kind::Live | Kind::Remote),
         pve: node,
         libvirt,
         vms,

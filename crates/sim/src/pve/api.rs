@@ -1,20 +1,19 @@
 //! The calls that are answered.
 
-use machine::MachineExt as _;
 use serde_json::{Value, json};
 
 use super::http::{Answer, Request};
 use super::state::{self, State};
-use super::{Account, schema};
+use super::{Account, mapping, node, schema};
 use crate::physics::{self, PhysicsError};
 use crate::tree::Tree;
 
 /// Why a call is refused: status, the API's message, and what is wrong with which parameter.
-struct No(u16, String, Vec<(String, String)>);
+pub(super) struct No(pub u16, pub String, pub Vec<(String, String)>);
 
-type Given = Result<Value, No>;
+pub(super) type Given = Result<Value, No>;
 
-fn no<T>(status: u16, says: impl Into<String>) -> Result<T, No> {
+pub(super) fn no<T>(status: u16, says: impl Into<String>) -> Result<T, No> {
     Err(No(status, says.into(), Vec::new()))
 }
 
@@ -49,13 +48,12 @@ fn route(state: &mut State, request: &Request) -> Given {
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", ["version"]) => Ok(json!({ "version": "8.2.4", "release": "8.2", "repoid": "simulated" })),
         ("GET", ["access", "permissions"]) => Ok(permissions(&who)),
-        ("GET", ["cluster", "resources"]) => {
-            let seen = state.vmids(&tree).into_iter().filter(|vmid| may(&who, &format!("/vms/{vmid}"), "VM.Audit"));
-            Ok(seen
-                .map(|vmid| json!({ "type": "qemu", "vmid": vmid, "node": "pve", "id": format!("qemu/{vmid}") }))
-                .collect())
-        }
-        ("GET", ["cluster", "mapping", "pci"]) => Ok(mappings(&tree, &who)),
+        ("GET", ["cluster", "resources"]) => Ok(node::resources(state, &tree, &who, &request.params)),
+        ("GET", ["nodes"]) => Ok(json!([{ "node": "pve", "status": "online", "type": "node", "id": "node/pve" }])),
+        ("GET", ["nodes", "pve", "hardware", "pci"]) => node::pci(&tree, &who, &request.params),
+        ("GET", ["cluster", "mapping", "pci"]) => Ok(mapping::list(&tree, &who)),
+        ("POST", ["cluster", "mapping", "pci"]) => mapping::create(&tree, &who, &request.params),
+        (method, ["cluster", "mapping", "pci", id]) => mapping::one(&tree, &who, method, id),
         ("GET", ["nodes", "pve", "tasks", upid, "status"]) => task(state, upid, true),
         ("GET", ["nodes", "pve", "tasks", upid, "log"]) => task(state, upid, false),
         (method, ["nodes", "pve", "qemu", vmid, rest @ ..]) => {
@@ -180,7 +178,7 @@ fn change(
     }
     for (key, value) in set.iter().filter(|(key, _)| key.starts_with("hostpci")) {
         if let Some(id) = value.split(',').find_map(|part| part.strip_prefix("mapping="))
-            && !mapped(tree).iter().any(|(known, _)| known == id)
+            && !mapping::all(tree).iter().any(|(known, _)| known == id)
         {
             return no(500, format!("{key}: PCI device mapping not found for '{id}'"));
         }
@@ -237,7 +235,7 @@ fn allowed(who: &Account, vmid: u32, set: &[(String, String)], delete: &[String]
 }
 
 /// root@pam may all; others what their nearest listed path says.
-fn may(who: &Account, path: &str, privilege: &str) -> bool {
+pub(super) fn may(who: &Account, path: &str, privilege: &str) -> bool {
     if who.name == "root@pam" {
         return true;
     }
@@ -288,29 +286,6 @@ fn ticket(state: &State, request: &Request) -> Given {
         ),
         false => no(401, "authentication failure"),
     }
-}
-
-/// /etc/pve/mapping/pci.cfg: id and map lines.
-fn mapped(tree: &Tree) -> Vec<(String, Vec<String>)> {
-    let text = tree.root.text("/etc/pve/mapping/pci.cfg").is().unwrap_or_default();
-    let mut all: Vec<(String, Vec<String>)> = Vec::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        match (line.strip_prefix(['\t', ' ']), all.last_mut()) {
-            (None, _) => all.push((line.trim().to_owned(), Vec::new())),
-            (Some(rest), Some((_, maps))) => maps.extend(rest.trim().strip_prefix("map ").map(str::to_owned)),
-            (Some(_), None) => {}
-        }
-    }
-    all
-}
-
-fn mappings(tree: &Tree, who: &Account) -> Value {
-    let seen = mapped(tree).into_iter().filter(|(id, _)| {
-        ["Mapping.Audit", "Mapping.Use", "Mapping.Modify"]
-            .iter()
-            .any(|one| may(who, &format!("/mapping/pci/{id}"), one))
-    });
-    seen.map(|(id, map)| json!({ "id": id, "map": map })).collect()
 }
 
 fn task(state: &mut State, upid: &str, status: bool) -> Given {

@@ -60,8 +60,12 @@ pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Request>> {
 
 pub(super) fn write(stream: &mut impl Write, answer: &Answer) -> io::Result<()> {
     let body = answer.body.to_string();
+    // The real one says what is wrong in the status line, too: older clients read it only there.
+    let reason = answer.body.get("message").and_then(Value::as_str).and_then(|text| text.lines().next());
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let reason: String = reason.unwrap_or("simulated").chars().map(plain).collect();
     let head = format!(
-        "HTTP/1.1 {} simulated\r\nContent-Type: application/json;charset=UTF-8\r\nServer: pve-api-daemon/3.0 (simulated)\r\n\
+        "HTTP/1.1 {} {reason}\r\nContent-Type: application/json;charset=UTF-8\r\nServer: pve-api-daemon/3.0 (simulated)\r\n\
          Content-Length: {}\r\n\r\n",
         answer.status,
         body.len()

@@ -7,6 +7,8 @@
 
 mod api;
 mod http;
+mod mapping;
+mod node;
 mod schema;
 mod state;
 

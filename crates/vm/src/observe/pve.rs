@@ -5,7 +5,7 @@ use formats::propstr::{PropStr, boolean};
 use formats::pveconf::{Conf, Entry, sections};
 use formats::qemuargs::QemuArgs;
 use gpu::Inventory;
-use machine::{Machine, MachineExt};
+use machine::{Kind, Machine, MachineExt};
 use model::{Bdf, Digest, Reason, Seen, Source};
 use sha1::Digest as _;
 
@@ -142,7 +142,13 @@ pub fn vms(
         let pid = pid.and_then(|pid| Seen::from(u32::try_from(pid).ok()));
         let mut vm = read(vmid, path, bytes, conf, node, mappings, gpus);
         vm.real_path = machine.resolve(&vm.path).is().unwrap_or_else(|| vm.path.clone());
-        vm.running = procs.find(pid, |args| args.id == Some(vmid));
+        vm.running = match pid {
+            // an API tells that it runs, and not with what
+            Seen::Unreadable(reason) if machine.kind() == Kind::Remote => Running::Unknown(reason),
+            // the pid file is what Proxmox VE itself goes by
+            Seen::Absent if machine.kind() == Kind::Remote => Running::No,
+            pid => procs.find(pid, |args| args.id == Some(vmid)),
+        };
         let disk = vm.efidisk.as_ref().filter(|_| vm.uefi && !vm.given.is_empty() && vm.running == Running::No);
         vm.vars = disk.map(|disk| vars::of_disk(machine, &node.storages, &disk.volume));
         vms.push(vm);

@@ -1,7 +1,7 @@
 //! Which cards go to which VM: as told, else inferred, else nothing.
 
 use gpu::Card;
-use model::{Intent, PciId, Refusal, Seen};
+use model::{Intent, PciId, Reason, Refusal, Seen};
 
 use crate::{Facts, Vm};
 
@@ -35,7 +35,7 @@ pub(crate) fn find<'a>(facts: &'a Facts, intent: &Intent) -> Target<'a> {
             refused(
                 "vm/card-gone",
                 format!("this machine's PCI devices could not be read ({reason})"),
-                "run it as root",
+                if *reason == Reason::PermissionDenied { "run it as root" } else { "mend that, and plan again" },
             )
         } else {
             Target::Nothing(None)
