@@ -33,12 +33,18 @@ pub(crate) fn take(dir: &OwnedFd) -> Result<std::fs::File, Error> {
             Err(Errno::WOULDBLOCK) => {}
             Err(errno) => return Err(Error::io(&path, errno)),
         }
-        if let Some(pid) = holder(&file) {
-            return Err(Error::Busy(format!("process {pid}")));
+        match holder(&file) {
+            // Let go, and for a moment still held by a child of ours that is not yet another program; or held indeed.
+            Some(pid) if pid == std::process::id() => {}
+            Some(pid) => return Err(Error::Busy(format!("process {pid}"))),
+            None => {}
         }
         std::thread::sleep(PAUSE);
     }
-    Err(Error::Busy("a process that does not say its number".into()))
+    Err(Error::Busy(match holder(&file) {
+        Some(pid) => format!("process {pid}"),
+        None => "a process that does not say its number".into(),
+    }))
 }
 
 /// The number in the lock file, where a process of this number lives.
