@@ -20,21 +20,23 @@ pub enum VideoCodec {
     Av1 = 11,
 }
 
-const CODECS: [VideoCodec; 10] = [
-    VideoCodec::Mpeg1,
-    VideoCodec::Mpeg2,
-    VideoCodec::Mpeg4,
-    VideoCodec::Vc1,
-    VideoCodec::H264,
-    VideoCodec::Jpeg,
-    VideoCodec::Hevc,
-    VideoCodec::Vp8,
-    VideoCodec::Vp9,
-    VideoCodec::Av1,
+/// cudaVideoChromaFormat's numbers.
+const CHROMAS: [&str; 4] = ["400", "420", "422", "444"];
+
+/// What is asked, by codec: chroma formats and depths. A call takes the driver some 10 ms, so nothing is asked that the
+/// codec's own standard or any NVDEC has not: the older codecs have 4:2:0 of 8 bits alone.
+const ASKED: [(VideoCodec, &[usize], &[u8]); 10] = [
+    (VideoCodec::Mpeg1, &[1], &[8]),
+    (VideoCodec::Mpeg2, &[1], &[8]),
+    (VideoCodec::Mpeg4, &[1], &[8]),
+    (VideoCodec::Vc1, &[1], &[8]),
+    (VideoCodec::H264, &[1, 2], &[8, 10]),
+    (VideoCodec::Jpeg, &[1, 0, 2, 3], &[8]),
+    (VideoCodec::Hevc, &[1, 2, 3], &[8, 10, 12]),
+    (VideoCodec::Vp8, &[1], &[8]),
+    (VideoCodec::Vp9, &[1], &[8, 10, 12]),
+    (VideoCodec::Av1, &[1, 0, 3], &[8, 10]),
 ];
-/// cudaVideoChromaFormat's numbers and their names.
-const CHROMAS: [(c_int, &str); 4] = [(0, "400"), (1, "420"), (2, "422"), (3, "444")];
-const DEPTHS: [u8; 3] = [8, 10, 12];
 
 /// One combination that the card decodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,33 +93,54 @@ impl Nvdec {
         Ok(Nvdec { caps: unsafe { library.symbol(c"cuvidGetDecoderCaps")? } })
     }
 
-    /// Every combination that the current context's card decodes, in the order of codec, chroma and depth.
+    /// Every combination that the current context's card decodes, in the order of codec, chroma and depth. A codec whose
+    /// 4:2:0 of 8 bits is not decoded is asked for nothing else.
     pub fn decoders(&self, current: &Current<'_>) -> Result<Vec<Decoder>, CudaError> {
-        let mut found = Vec::new();
-        for codec in CODECS {
-            for (chroma, name) in CHROMAS {
-                for depth in DEPTHS {
-                    let mut caps =
-                        Caps { codec: codec as c_int, chroma, depth_minus_8: u32::from(depth - 8), ..Caps::default() };
-                    // SAFETY: the struct has the layout that the assertion above holds, and a context is current.
-                    let code = unsafe { (self.caps)(&raw mut caps) };
-                    current.cuda.done("cuvidGetDecoderCaps", code)?;
-                    if caps.supported == 1 {
-                        found.push(Decoder {
-                            codec,
-                            chroma: name,
-                            depth,
-                            engines: caps.engines,
-                            max_width: caps.max_width,
-                            max_height: caps.max_height,
-                            min_width: caps.min_width,
-                            min_height: caps.min_height,
-                            max_macroblocks: caps.max_macroblocks,
-                        });
+        let mut found: Vec<Decoder> = Vec::new();
+        for (codec, chromas, depths) in ASKED {
+            let known = found.len();
+            'codec: for chroma in chromas {
+                for depth in depths {
+                    match self.ask(current, codec, *chroma, *depth)? {
+                        Some(decoder) => found.push(decoder),
+                        None if (*chroma, *depth) == (1, 8) => break 'codec,
+                        None => {}
                     }
                 }
             }
+            if let Some(fresh) = found.get_mut(known..) {
+                fresh.sort_by_key(|one| (one.chroma, one.depth));
+            }
         }
         Ok(found)
+    }
+
+    fn ask(
+        &self,
+        current: &Current<'_>,
+        codec: VideoCodec,
+        chroma: usize,
+        depth: u8,
+    ) -> Result<Option<Decoder>, CudaError> {
+        let mut caps = Caps {
+            codec: codec as c_int,
+            chroma: chroma as c_int,
+            depth_minus_8: u32::from(depth.saturating_sub(8)),
+            ..Caps::default()
+        };
+        // SAFETY: the struct has the layout that the assertion above holds, and a context is current.
+        let code = unsafe { (self.caps)(&raw mut caps) };
+        current.cuda.done("cuvidGetDecoderCaps", code)?;
+        Ok((caps.supported == 1).then(|| Decoder {
+            codec,
+            chroma: CHROMAS.get(chroma).copied().unwrap_or("420"),
+            depth,
+            engines: caps.engines,
+            max_width: caps.max_width,
+            max_height: caps.max_height,
+            min_width: caps.min_width,
+            min_height: caps.min_height,
+            max_macroblocks: caps.max_macroblocks,
+        }))
     }
 }

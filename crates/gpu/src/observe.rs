@@ -18,6 +18,9 @@ pub fn observe(machine: &dyn Machine) -> Inventory {
     let (functions, looked) = functions(machine);
     let nvml = nvml(machine, &functions);
     let mut cards = cards(machine, &functions, nvml.get());
+    if let Seen::Is(report) = &nvml {
+        lost(&mut cards, report);
+    }
     names::give(machine, &mut cards);
     for card in &mut cards {
         card.arch = arch::of(card);
@@ -148,6 +151,23 @@ fn asleep(state: &str) -> bool {
     state.starts_with("D3")
 }
 
+/// NVML counts a card that fell off the bus and says nothing of it, its address neither. Where as many cards of the
+/// driver's are without an answer as there are answers without an address, they are each other's, in NVML's order, which
+/// is the bus's.
+fn lost(cards: &mut [Card], report: &NvmlReport) {
+    let nameless = || report.gpus.iter().filter(|gpu| gpu.bus_id.unreadable().is_some());
+    let silent = |card: &&mut Card| {
+        card.nvml.is_none()
+            && card.identity.id.vendor == PciId::NVIDIA
+            && card.driver.get().is_some_and(|driver| driver == "nvidia")
+    };
+    if cards.iter_mut().filter(silent).count() == nameless().count() {
+        for (card, gpu) in cards.iter_mut().filter(silent).zip(nameless()) {
+            card.nvml = Some(Box::new(gpu.clone()));
+        }
+    }
+}
+
 fn display(function: &Function) -> bool {
     function.class >> 16 == 0x03
 }
@@ -192,7 +212,7 @@ fn card(
 ) -> Card {
     let bdf = function.bdf;
     let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");
-    let nvml = nvml.and_then(|report| {
+    let nvml = nvml.filter(|_| function.id.vendor == PciId::NVIDIA).and_then(|report| {
         report.gpus.iter().find(|gpu| gpu.bus_id.get().and_then(|id| id.parse::<Bdf>().ok()) == Some(bdf))
     });
     let uuid = nvml.and_then(|gpu| gpu.uuid.get().cloned()).or_else(|| driver::information(machine, bdf, "GPU UUID"));

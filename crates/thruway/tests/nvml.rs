@@ -135,7 +135,12 @@ fn eight_cards_are_each_their_own() {
     assert_eq!(hot[3]["temperature"], is(34));
     // one that fell off the bus takes none of the others with it
     live.control("[[gpus]]\nindex = 4\nlost = true\n");
-    assert_eq!(live.nvml().len(), 7);
+    let all = live.nvml();
+    assert_eq!(all.len(), 8);
+    assert!(all[4]["name"].to_string().contains("fallen off the bus"), "{}", all[4]);
+    assert_eq!(all[5]["temperature"], is(34));
+    let text = stdout(&live.thruway(&["gpus"]));
+    assert!(text.contains("fallen off the bus"), "{text}");
 }
 
 #[test]
