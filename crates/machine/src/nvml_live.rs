@@ -136,6 +136,8 @@ fn reason(error: &NvmlError) -> Reason {
 fn one(index: u32, device: &Device<'_>) -> NvmlGpu {
     let pci = seen(device.pci_info());
     let memory = seen(device.memory_info());
+    // Drivers before 510 have the first form alone, which does not tell what is reserved.
+    let old = if matches!(memory, Seen::Absent) { old_memory(device) } else { Seen::Absent };
     let utilization = seen(device.utilization_rates());
     NvmlGpu {
         index,
@@ -154,9 +156,9 @@ fn one(index: u32, device: &Device<'_>) -> NvmlGpu {
         brand: seen(device.brand()).and_then(|known| brand(&known)),
         compute_capability: seen(device.cuda_compute_capability()).map(|version| (version.major, version.minor)),
         virtualization: seen(device.virtualization_mode()).map(|mode| virtualization(&mode).into()),
-        memory_total: memory.as_ref().map(|memory| memory.total),
-        memory_used: memory.as_ref().map(|memory| memory.used),
-        memory_free: memory.as_ref().map(|memory| memory.free),
+        memory_total: newest(memory.as_ref().map(|memory| memory.total), || old.as_ref().map(|memory| memory.total)),
+        memory_used: newest(memory.as_ref().map(|memory| memory.used), || old.as_ref().map(|memory| memory.used)),
+        memory_free: newest(memory.as_ref().map(|memory| memory.free), || old.as_ref().map(|memory| memory.free)),
         memory_reserved: memory.map(|memory| memory.reserved),
         bar1_total: seen(device.bar1_memory_info()).map(|bar| bar.total),
         utilization_gpu: utilization.as_ref().map(|use_of| use_of.gpu),
@@ -194,11 +196,25 @@ fn one(index: u32, device: &Device<'_>) -> NvmlGpu {
         pcie_width_current: seen(device.current_pcie_link_width()),
         pcie_width_max: seen(device.max_pcie_link_width()),
         encoder_sessions: seen(device.encoder_stats()).map(|stats| stats.session_count),
-        processes: processes(seen(device.running_compute_processes()), seen(device.running_graphics_processes())),
+        processes: processes(
+            newest(seen(device.running_compute_processes()), || seen(device.running_compute_processes_v2())),
+            newest(seen(device.running_graphics_processes()), || seen(device.running_graphics_processes_v2())),
+        ),
     }
 }
 
 /// A GPU that NVML counts and does not open.
+/// The first answer, or where the driver has not that form of the call the second.
+fn newest<T>(first: Seen<T>, second: impl FnOnce() -> Seen<T>) -> Seen<T> {
+    if matches!(first, Seen::Absent) { second() } else { first }
+}
+
+#[allow(unsafe_code, reason = "nvml-wrapper gives its handle by an unsafe call")]
+fn old_memory(device: &Device<'_>) -> Seen<cuda::NvmlMemory> {
+    // SAFETY: the handle is a live device's, whose NVML is initialised for as long as it is borrowed here.
+    Seen::from(unsafe { cuda::nvml_memory(device.handle().cast()) })
+}
+
 fn lost(index: u32, reason: &Reason) -> NvmlGpu {
     let mut gpu = NvmlGpu::blank(index);
     gpu.bus_id = Seen::Unreadable(reason.clone());
