@@ -80,6 +80,14 @@ since() { dmesg | sed -n "s/^\[ *\([0-9]*\)\.\([0-9]*\)\] $1.*/\1\2/p" | head -n
 
 earlier() { [ -n "$vfio" ] && [ "$vfio" -lt "${root:-0}" ]; }
 
+# settle: the sound driver has the audio function, or a minute is over: udev may still be at it.
+settle() {
+    tries=0
+    until [ "$(driver "$audio")" != none ] || [ "$tries" -ge 60 ]; do
+        sleep 1
+        tries=$((tries + 1))
+    done
+}
 # guest: a guest gets the card, says what it sees, and ends.
 guest() {
     echo "LAB~ a guest with the card boots"
@@ -114,12 +122,7 @@ first() {
         ids="$ids${ids:+, }$function ${vendor#0x}:${device#0x} class ${class#0x}"
     done
     judge card "$ids" [ "$ids" = "$gpu 10de:1d01 class 030000, $audio 10de:0fb8 class 040300" ]
-    # udev may still be at it.
-    tries=0
-    until [ "$(driver "$audio")" != none ] || [ "$tries" -ge 60 ]; do
-        sleep 1
-        tries=$((tries + 1))
-    done
+    settle
     driver "$gpu" >"$state/gpu"
     driver "$audio" >"$state/audio"
     judge audio "$audio: driver $(driver "$audio")" [ "$(driver "$audio")" = snd_hda_intel ]
@@ -180,6 +183,7 @@ second() {
 }
 
 third() {
+    settle
     judge reboot-back "$(cat /proc/cmdline)" [ "$(words /proc/cmdline)" = "$(cat "$state/cmdline")" ]
     now="$(driver "$gpu") and $(driver "$audio")"
     judge drivers-back "$now" [ "$now" = "$(cat "$state/gpu") and $(cat "$state/audio")" ]
