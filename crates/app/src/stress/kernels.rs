@@ -6,7 +6,7 @@ const PTX: &str = include_str!("kernels.ptx");
 /// Rounds written out in one turn of a kernel's loop.
 const UNROLLED: usize = 8;
 
-/// x = x·a + y, turned by 13; y = y·b + x, mixed with its own upper bits: six operations.
+/// x = x·a + y, turned by 13; y = y·b + x, mixed with its own upper bits.
 const INT_ROUND: &str = "    mad.lo.u32 %r4, %r4, 1664525, %r5;
     shf.l.wrap.b32 %r4, %r4, %r4, 13;
     mad.lo.u32 %r5, %r5, 22695477, %r4;

@@ -19,13 +19,7 @@ pub fn build(kernel: &Kernel, busybox: &[u8], thruway: &Path) -> Result<Vec<u8>,
 
 /// A host that can give the card away, with this script for its first process, and with these modules beside its own.
 pub fn host(kernel: &Kernel, busybox: &[u8], thruway: &Path, script: &str, modules: &[&str]) -> Result<Cpio, LabError> {
-    let mut cpio = Cpio::default();
-    for dir in ["/proc", "/sys", "/tmp", "/etc", "/var/lib", "/run"] {
-        cpio.directory(dir);
-    }
-    cpio.character_device("/dev/console", 5, 1);
-    cpio.file("/init", 0o755, script.as_bytes());
-    cpio.file("/bin/busybox", 0o755, busybox);
+    let mut cpio = base(busybox, script);
     let mut order = String::new();
     for file in kernel.modules(&[MODULES, modules].concat())? {
         let (name, content) = parts::module(&file)?;
@@ -36,6 +30,18 @@ pub fn host(kernel: &Kernel, busybox: &[u8], thruway: &Path, script: &str, modul
     cpio.file("/modules/order", 0o644, order.as_bytes());
     program(&mut cpio, "/bin/thruway", thruway)?;
     Ok(cpio)
+}
+
+/// What every guest has: its directories, a console, busybox, and a script for its first process.
+pub fn base(busybox: &[u8], script: &str) -> Cpio {
+    let mut cpio = Cpio::default();
+    for dir in ["/proc", "/sys", "/tmp", "/etc", "/var/lib", "/run"] {
+        cpio.directory(dir);
+    }
+    cpio.character_device("/dev/console", 5, 1);
+    cpio.file("/init", 0o755, script.as_bytes());
+    cpio.file("/bin/busybox", 0o755, busybox);
+    cpio
 }
 
 /// A program and its libraries. The loader is found by the path in the program, all else in /lib by LD_LIBRARY_PATH.

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use super::cpio::Cpio;
 use super::qemu::Boot;
 use super::{Event, LabError, Options, image, parts};
 
@@ -86,13 +85,7 @@ pub fn firmware(file: &str) -> Result<Vec<u8>, LabError> {
 
 /// The guest's initramfs: busybox, thruway with its libraries, and a script.
 pub fn guest(busybox: &[u8], thruway: &Path) -> Result<Vec<u8>, LabError> {
-    let mut guest = Cpio::default();
-    for dir in ["/proc", "/sys", "/tmp", "/etc", "/var/lib", "/run"] {
-        guest.directory(dir);
-    }
-    guest.character_device("/dev/console", 5, 1);
-    guest.file("/init", 0o755, GUEST.as_bytes());
-    guest.file("/bin/busybox", 0o755, busybox);
+    let mut guest = image::base(busybox, GUEST);
     image::program(&mut guest, "/bin/thruway", thruway)?;
     Ok(guest.finish())
 }
