@@ -6,8 +6,9 @@
 
 mod common;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use common::Sim;
@@ -259,13 +260,13 @@ fn nvtop_shows_the_model() {
         ("gt1030-470", ["GT 1030]", "4x", "38", "POW N/A / 30 W"]),
     ] {
         let sim = Sim::new(name);
-        let line = format!("stty cols 200 rows 80; timeout 3 '{}' -C -d 5", nvtop.display());
+        let line = format!("stty cols 200 rows 80; exec timeout 120 '{}' -C -d 5", nvtop.display());
         let mut command = client(Path::new(script), &sim);
-        command.args(["-qec", &line, "/dev/null"]).env("THRUWAY_SIM_QUIET", "1");
+        command.args(["-qefc", &line, "/dev/null"]).env("THRUWAY_SIM_QUIET", "1");
         // its settings are not this test's user's
-        command.env("HOME", sim.folder()).env("XDG_CONFIG_HOME", sim.folder()).stdin(std::process::Stdio::null());
-        let output = command.output().expect("script runs");
-        let screen = plain(&said(&output));
+        command.env("HOME", sim.folder()).env("XDG_CONFIG_HOME", sim.folder());
+        // it draws again and again: we look until all of it has been there, however slow the machine
+        let screen = watched(command, |screen| wanted.iter().all(|wanted| screen.contains(wanted)));
         if screen.contains("error while loading shared libraries") {
             println!("SKIP: {screen}");
             return;
@@ -274,6 +275,26 @@ fn nvtop_shows_the_model() {
             assert!(screen.contains(wanted), "{name}: no {wanted:?} in\n{screen}");
         }
     }
+}
+
+/// What a program that never ends by itself has drawn when `enough` says so, or when it gave up.
+fn watched(mut command: Command, enough: impl Fn(&str) -> bool) -> String {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    command.stdin(Stdio::null()).stdout(writer.try_clone().expect("its other end")).stderr(writer);
+    let mut child = command.spawn().expect("script runs");
+    drop(command);
+    let mut reader = reader;
+    let mut drawn = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(read @ 1..) = reader.read(&mut piece) {
+        drawn.extend_from_slice(&piece[..read]);
+        if enough(&plain(&String::from_utf8_lossy(&drawn))) {
+            break;
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    plain(&String::from_utf8_lossy(&drawn))
 }
 
 /// A screen without its control sequences, which count as one blank, and blanks as one.
