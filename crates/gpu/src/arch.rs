@@ -2,10 +2,7 @@
 
 use model::PciId;
 
-use crate::{Arch, Card};
-
-/// Runs of device ids; its head says where they come from.
-const GENERATIONS: &str = include_str!("../data/generations.txt");
+use crate::{Arch, Card, chips};
 
 /// By the chip's name, else by the device id, else by what NVML says. `None`: not NVIDIA's, or older than Tesla.
 pub(crate) fn of(card: &Card) -> Option<Arch> {
@@ -14,8 +11,8 @@ pub(crate) fn of(card: &Card) -> Option<Arch> {
     }
     let nvml = card.nvml.as_ref().and_then(|gpu| gpu.architecture.get());
     by_chip(&card.device_name)
-        .or_else(|| by_id(card.identity.id.device))
-        .or_else(|| nvml.and_then(|name| by_name(name)))
+        .or_else(|| chips::of(card.identity.id).map(|chip| chip.arch))
+        .or_else(|| nvml.and_then(|name| Arch::named(name)))
 }
 
 /// "GP108 [GeForce GT 1030]", "AD102GL [L40S]".
@@ -40,30 +37,24 @@ fn by_chip(name: &str) -> Option<Arch> {
     })
 }
 
-fn by_id(device: u16) -> Option<Arch> {
-    GENERATIONS.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let first = u16::from_str_radix(words.next()?, 16).ok()?;
-        let last = u16::from_str_radix(words.next()?, 16).ok()?;
-        (first..=last).contains(&device).then(|| by_name(words.next()?)).flatten()
-    })
-}
-
-fn by_name(name: &str) -> Option<Arch> {
-    Some(match name.trim().to_ascii_lowercase().as_str() {
-        "tesla" => Arch::Tesla,
-        "fermi" => Arch::Fermi,
-        "kepler" => Arch::Kepler,
-        "maxwell" => Arch::Maxwell,
-        "pascal" => Arch::Pascal,
-        "volta" => Arch::Volta,
-        "turing" => Arch::Turing,
-        "ampere" => Arch::Ampere,
-        "ada" | "ada lovelace" => Arch::Ada,
-        "hopper" => Arch::Hopper,
-        "blackwell" => Arch::Blackwell,
-        _ => return None,
-    })
+impl Arch {
+    /// As NVML and the PCI ID database's chips call it, in any case: "pascal", "Ada Lovelace".
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name.trim().to_ascii_lowercase().as_str() {
+            "tesla" => Arch::Tesla,
+            "fermi" => Arch::Fermi,
+            "kepler" => Arch::Kepler,
+            "maxwell" => Arch::Maxwell,
+            "pascal" => Arch::Pascal,
+            "volta" => Arch::Volta,
+            "turing" => Arch::Turing,
+            "ampere" => Arch::Ampere,
+            "ada" | "ada lovelace" => Arch::Ada,
+            "hopper" => Arch::Hopper,
+            "blackwell" => Arch::Blackwell,
+            _ => return None,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -85,33 +76,5 @@ mod tests {
         ] {
             assert_eq!(by_chip(name), arch, "{name}");
         }
-    }
-
-    #[test]
-    fn knows_a_card_by_its_id_where_no_name_is() {
-        for (id, arch) in [
-            (0x1d01, Some(Arch::Pascal)),
-            (0x2330, Some(Arch::Hopper)),
-            (0x2b85, Some(Arch::Blackwell)),
-            (0x2204, Some(Arch::Ampere)),
-            (0x1eb8, Some(Arch::Turing)),
-            (0x0020, None),
-        ] {
-            assert_eq!(by_id(id), arch, "{id:04x}");
-        }
-    }
-
-    #[test]
-    fn every_line_of_the_table_is_a_range_with_a_generation() {
-        let mut last = 0;
-        for line in GENERATIONS.lines().filter(|line| !line.starts_with('#')) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [first, end, name] = words.as_slice() else { panic!("{line}") };
-            let (first, end) = (u32::from_str_radix(first, 16).expect(line), u32::from_str_radix(end, 16).expect(line));
-            assert!(first > last && end >= first, "{line}: out of order");
-            assert!(by_name(name).is_some(), "{line}");
-            last = end;
-        }
-        assert!(last > 0x2fff);
     }
 }

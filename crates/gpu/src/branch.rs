@@ -1,6 +1,7 @@
 //! Which of NVIDIA's driver branches and kernel modules can run a generation of cards. Static: from NVIDIA's own
 //! lists of legacy GPUs and from what the drivers print when they ignore a card.
 
+use model::PciId;
 use serde::Serialize;
 
 use crate::{Arch, ModuleKind};
@@ -81,19 +82,60 @@ pub fn branch_of(version: &str) -> Option<u32> {
     first.parse().ok()
 }
 
+/// Cards that want more than their generation does.
+struct Exception {
+    devices: &'static [u16],
+    oldest: Option<u32>,
+    open_only: bool,
+    source: &'static str,
+}
+
+static EXCEPTIONS: [Exception; 2] = [
+    Exception {
+        // GH200: the Grace CPU's coherent link to the GPU's memory is in the open modules alone
+        devices: &[0x2342, 0x2345, 0x2348],
+        oldest: Some(535),
+        open_only: true,
+        source: "NVIDIA's blog of 17 July 2024 on the open modules: Grace Hopper and Blackwell need them",
+    },
+    Exception {
+        // RTX PRO 4500 Blackwell Server Edition
+        devices: &[0x2c3a],
+        oldest: Some(595),
+        open_only: true,
+        source: "supported-gpus.json of 595.58.03, the first that lists it",
+    },
+];
+
+/// What this card needs: its generation's row, narrowed where the card itself is known to want more.
+pub fn advice_for(id: PciId, arch: Arch) -> Advice {
+    let mut advice = advice(arch);
+    let own = |exception: &&Exception| id.vendor == PciId::NVIDIA && exception.devices.contains(&id.device);
+    if let Some(exception) = EXCEPTIONS.iter().find(own) {
+        advice.oldest = exception.oldest.unwrap_or(advice.oldest);
+        advice.proprietary &= !exception.open_only;
+        advice.source = exception.source;
+    }
+    advice
+}
+
 /// Whether this branch with these modules runs this generation.
 pub fn judge(arch: Arch, branch: u32, kind: Option<ModuleKind>) -> Fit {
-    let advice = advice(arch);
-    match (advice.newest, kind) {
-        (Some(newest), _) if branch > newest => Fit::TooNew { newest },
-        _ if branch < advice.oldest => Fit::TooOld { oldest: advice.oldest },
-        (_, Some(ModuleKind::Open)) if !advice.open => Fit::NeedsProprietary,
-        (_, Some(ModuleKind::Proprietary)) if !advice.proprietary => Fit::NeedsOpen,
-        _ => Fit::Fits,
-    }
+    advice(arch).judge(branch, kind)
 }
 
 impl Advice {
+    /// Whether this branch with these modules fits.
+    pub fn judge(&self, branch: u32, kind: Option<ModuleKind>) -> Fit {
+        match (self.newest, kind) {
+            (Some(newest), _) if branch > newest => Fit::TooNew { newest },
+            _ if branch < self.oldest => Fit::TooOld { oldest: self.oldest },
+            (_, Some(ModuleKind::Open)) if !self.open => Fit::NeedsProprietary,
+            (_, Some(ModuleKind::Proprietary)) if !self.proprietary => Fit::NeedsOpen,
+            _ => Fit::Fits,
+        }
+    }
+
     /// "branch 580 or older, with the proprietary kernel modules".
     pub fn says(&self) -> String {
         let branch = match self.newest {

@@ -3,6 +3,7 @@
 mod arch;
 pub mod branch;
 pub mod cgroup;
+pub mod chips;
 pub mod codecs;
 mod driver;
 pub mod engines;
