@@ -23,6 +23,7 @@ pub mod pvesections;
 pub mod qcow2;
 pub mod qemuargs;
 pub mod quantity;
+pub mod runfile;
 pub mod shellvars;
 pub mod smbios;
 pub mod smi_xml;
