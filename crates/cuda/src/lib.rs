@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "a C interface behind dlopen; each block argues its own")]
 
 mod library;
+mod mig;
 mod nvdec;
 mod nvenc;
 mod nvml_old;
@@ -15,6 +16,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
 
 pub use library::{LoadError, places};
+pub use mig::{Mig, MigCard, MigError, Part};
 pub use nvdec::{Decoder, Nvdec, VideoCodec};
 pub use nvenc::{Encoder, Nvenc, NvencError, NvencOpenError};
 

@@ -13,6 +13,7 @@ pub mod encodingxml;
 pub mod hint;
 pub mod kcmdline;
 pub mod ldsocache;
+pub mod migparted;
 pub mod modprobe;
 pub mod modules;
 pub mod netroute;

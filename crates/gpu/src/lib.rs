@@ -10,6 +10,7 @@ pub mod engines;
 pub mod hint;
 mod holder;
 mod inventory;
+pub mod mig;
 mod names;
 mod observe;
 mod processes;

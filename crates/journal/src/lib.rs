@@ -23,6 +23,7 @@ mod hands;
 pub mod ledger;
 mod lock;
 mod log;
+mod mig;
 mod outputs;
 mod process;
 mod real;

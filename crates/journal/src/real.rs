@@ -10,7 +10,7 @@ use std::time::Duration;
 use model::{ArgsTool, Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, ServiceVerb, Tool};
 
 use crate::bind::{self, Binder};
-use crate::{HandError, Hands, process};
+use crate::{HandError, Hands, mig, process};
 
 /// Acts on the live machine (`/`) or, for generators, inside a tree by chroot.
 pub struct RealHands {
@@ -232,6 +232,7 @@ impl Hands for RealHands {
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => self.kube(op),
             Op::Bind(op) => self.bind(op, &op.to),
+            Op::Mig(op) => self.here("cutting a card by MIG").and_then(|()| mig::carry(op, &op.to, &op.from)),
             Op::EndProcess { pid, name, started } => {
                 self.here(&format!("ending process {pid}"))?;
                 process::end(*pid, name, *started)
@@ -254,6 +255,7 @@ impl Hands for RealHands {
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => self.unkube(op),
             Op::Bind(op) => self.bind(op, &op.from),
+            Op::Mig(op) => self.here("cutting a card by MIG").and_then(|()| mig::carry(op, &op.from, &op.to)),
             // What was ended stays ended.
             Op::EndProcess { .. } => Ok(()),
         }
@@ -265,6 +267,10 @@ impl Hands for RealHands {
     }
 
     fn holds(&self, op: &Op) -> Option<bool> {
+        // Whatever is no longer as it was took effect, be it half of it.
+        if let Op::Mig(op) = op {
+            return if self.live() { mig::now(op).map(|now| now != op.from) } else { None };
+        }
         let Op::Service { unit, verb } = op else { return None };
         let (question, yes) = match verb {
             ServiceVerb::Start => ("is-active", true),

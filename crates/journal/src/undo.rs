@@ -98,6 +98,7 @@ impl Journal<'_> {
                 Op::Proxmox { vmid, .. } => touched.insert(format!("VM {vmid}")),
                 Op::ProxmoxMapping { id, .. } => touched.insert(format!("mapping {id}")),
                 Op::Bind(op) => touched.insert(format!("function {}", op.bdf)),
+                Op::Mig(op) => touched.insert(format!("MIG of {}", op.bdf)),
                 Op::KernelArgs { add, remove, .. } => {
                     touched.extend(add.iter().chain(remove).map(|token| format!("kernel argument {token}")));
                     false

@@ -12,7 +12,7 @@ pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence, Tell};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
 pub use plan::{
-    ArgsTool, Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, Op, PLAN_SCHEMA, Plan,
-    Refusal, Risk, ServiceVerb, Taker, Tool, Undo,
+    ArgsTool, Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, MigInstance, MigLayout, MigOp,
+    Op, PLAN_SCHEMA, Plan, Refusal, Risk, ServiceVerb, Taker, Tool, Undo,
 };
 pub use seen::{Fact, Reason, Seen, Source};

@@ -54,6 +54,7 @@ impl Hands for SimHands {
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.to),
+            Op::Mig(op) => Err(nvml_only(op.bdf)),
             Op::EndProcess { pid, name, .. } => handover::end(&tree, *pid, name),
         }
     }
@@ -83,6 +84,7 @@ impl Hands for SimHands {
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Kube(op) => crate::cluster::take_back(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.from),
+            Op::Mig(op) => Err(nvml_only(op.bdf)),
             Op::EndProcess { .. } => Ok(()),
         }
     }
@@ -90,6 +92,11 @@ impl Hands for SimHands {
     fn reboot(&self) -> Result<(), HandError> {
         physics::boot(&self.root).map(|_| ()).map_err(|error| failed("systemctl reboot", error))
     }
+}
+
+/// A simulated tree has no NVML to cut by; the simulated libnvidia-ml has.
+fn nvml_only(bdf: Bdf) -> HandError {
+    HandError::NotHere { what: format!("cutting {bdf}"), why: "it is done by NVML, which a tree has not".into() }
 }
 
 fn api_only(id: &str) -> HandError {

@@ -120,6 +120,10 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
             let line = format!("{} [{}]: {} → {}", op.bdf, op.id, hold(&op.from), hold(&op.to));
             page.whole(4, "", 0, Tone::Code, &line);
         }
+        Op::Mig(op) => {
+            let line = format!("{}: {} → {}", op.bdf, gpu::mig::says(&op.from), gpu::mig::says(&op.to));
+            page.whole(4, "", 0, Tone::Code, &line);
+        }
         Op::EndProcess { pid, name, .. } => page.whole(4, "", 0, Tone::Code, &format!("kill -TERM {pid}  ({name})")),
         Op::Kube(op) => {
             let verb = match op.verb {
