@@ -6,15 +6,13 @@
 //!
 //! Interfaces are those of NVML's public documentation; the structures are nvml-wrapper-sys's.
 
+use simcards::place;
+pub use simcards::{card, elf, symbols, view};
+
 pub mod abi;
 mod calls;
-pub mod card;
-pub mod elf;
 pub mod install;
-mod place;
 mod state;
-pub mod symbols;
-pub mod view;
 
 /// Who wants to know whether this is a simulation looks for this symbol: a C string.
 #[unsafe(export_name = "thruway_simulated")]

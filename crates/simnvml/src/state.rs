@@ -70,7 +70,7 @@ impl State {
     /// Says it once.
     fn tell(&mut self, text: &str, code: Code) -> Code {
         if self.told.as_deref() != Some(text) {
-            place::say(text);
+            place::say("libnvidia-ml", text);
             self.told = Some(text.to_owned());
         }
         code
@@ -168,9 +168,16 @@ pub(crate) enum Device<'a> {
     Mig(&'a Gpu, &'a Instance),
 }
 
-impl View {
+/// The devices behind NVML's handles.
+pub(crate) trait Handles {
+    fn device(&self, handle: nvmlDevice_t) -> Answer<Device<'_>>;
+    fn gpu(&self, handle: nvmlDevice_t) -> Answer<&Gpu>;
+    fn gpu_of(&self, handle: nvmlDevice_t) -> Answer<&Gpu>;
+}
+
+impl Handles for View {
     /// What this handle is of. A lost card and all that it was cut into answer GPU_IS_LOST.
-    pub(crate) fn device(&self, handle: nvmlDevice_t) -> Answer<Device<'_>> {
+    fn device(&self, handle: nvmlDevice_t) -> Answer<Device<'_>> {
         let (index, part) = unhandle(Tag::Device, handle)?;
         let gpu = self.gpus.get(index as usize).ok_or(INVALID_ARGUMENT)?;
         if gpu.lost {
@@ -183,7 +190,7 @@ impl View {
     }
 
     /// The GPU of a handle; a MIG device's is refused, as by calls that NVML documents for GPUs only.
-    pub(crate) fn gpu(&self, handle: nvmlDevice_t) -> Answer<&Gpu> {
+    fn gpu(&self, handle: nvmlDevice_t) -> Answer<&Gpu> {
         match self.device(handle)? {
             Device::Whole(gpu) => Ok(gpu),
             Device::Mig(..) => Err(NOT_SUPPORTED),
@@ -191,7 +198,7 @@ impl View {
     }
 
     /// The GPU of a handle, of the whole or of a part.
-    pub(crate) fn gpu_of(&self, handle: nvmlDevice_t) -> Answer<&Gpu> {
+    fn gpu_of(&self, handle: nvmlDevice_t) -> Answer<&Gpu> {
         match self.device(handle)? {
             Device::Whole(gpu) | Device::Mig(gpu, _) => Ok(gpu),
         }

@@ -6,8 +6,9 @@ use std::process::Command;
 
 /// The rooms, lowest first. Rooms on one line share a floor and never use each other.
 const ROOMS: &[&[&str]] = &[
-    // a driver's library, loaded by strangers: it stands outside and uses nothing of the house
-    &["simnvml"],
+    // a driver's libraries, loaded by strangers: they stand outside and use nothing of the house but their card model
+    &["simcards"],
+    &["simnvml", "simcuda", "simcuvid", "simnvenc"],
     &["model"],
     &["formats", "cuda"],
     &["machine"],

@@ -5,7 +5,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEccErrorCounts_t, nvmlRowRema
 
 use crate::abi::{Answer, INVALID_ARGUMENT, NOT_SUPPORTED, Out, nvml};
 use crate::card::{Card, Ecc};
-use crate::state::supported;
+use crate::state::{Handles, supported};
 use crate::view::View;
 
 /// Counters are only kept while ECC is on.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t};
 
 use crate::abi::{Answer, INVALID_ARGUMENT, NOT_SUPPORTED, Out, TIMEOUT, nvml};
-use crate::state::{EventSet, Member, Tag, handle, look, state, unhandle};
+use crate::state::{EventSet, Handles, Member, Tag, handle, look, state, unhandle};
 use crate::view::View;
 
 /// nvmlEventTypeXidCriticalError; the only one that happens here.

@@ -5,7 +5,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlFieldValue_t, nvmlValue_t};
 use crate::abi::{Answer, Code, INVALID_ARGUMENT, NOT_SUPPORTED, Out, nvml};
 use crate::calls::ecc::count;
 use crate::calls::process::now;
-use crate::state::supported;
+use crate::state::{Handles, supported};
 use crate::view::Gpu;
 
 /// Of one link of an A100 or H100.

@@ -3,7 +3,7 @@
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 
 use crate::abi::{INVALID_ARGUMENT, NOT_SUPPORTED, Out, Text, nvml};
-use crate::state::{Device, supported};
+use crate::state::{Device, Handles, supported};
 
 nvml! {
     /// No "(simulated)" here: clients take cards' names for keys.

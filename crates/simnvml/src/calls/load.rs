@@ -4,6 +4,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEncoderSessionInfo_t, nvmlFBC
 
 use crate::abi::{Answer, INVALID_ARGUMENT, NOT_FOUND, NOT_SUPPORTED, Out, nvml};
 use crate::card::Load;
+use crate::state::Handles;
 use crate::view::View;
 
 /// Microseconds between two of the driver's samples.

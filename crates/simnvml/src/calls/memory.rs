@@ -6,7 +6,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use crate::abi::{Answer, NOT_SUPPORTED, Out, nvml, version_word, zeroed};
-use crate::state::Device;
+use crate::state::{Device, Handles};
 use crate::view::View;
 
 /// (total, reserved, used) in bytes.

@@ -10,7 +10,7 @@ use crate::abi::{
     Answer, INVALID_ARGUMENT, NOT_FOUND, NOT_SUPPORTED, Out, VERSION_MISMATCH, array, nvml, version_word,
 };
 use crate::card::{Instance, Mig, Profile};
-use crate::state::{Device, Tag, handle, supported, unhandle};
+use crate::state::{Device, Handles, Tag, handle, supported, unhandle};
 use crate::view::{Gpu, View};
 
 /// NVML_GPU_INSTANCE_PROFILE_COUNT.

@@ -4,6 +4,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlPciInfo_t};
 
 use crate::abi::{Answer, INVALID_ARGUMENT, NOT_SUPPORTED, Out, array, nvml, zeroed};
 use crate::card::Card;
+use crate::state::Handles;
 use crate::view::View;
 
 /// A card's link. Links above its number are an invalid argument; a card without any does not support the call.

@@ -3,7 +3,7 @@
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlPciInfo_t, nvmlPciInfoExt_t};
 
 use crate::abi::{Answer, INVALID_ARGUMENT, NOT_SUPPORTED, Out, array, nvml, version_word};
-use crate::state::{Tag, handle};
+use crate::state::{Handles, Tag, handle};
 use crate::view::{Gpu, View};
 
 /// nvmlPciInfo_t: the short form of the address has four digits of domain.

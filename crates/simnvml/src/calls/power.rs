@@ -4,7 +4,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlMarginTemperature_v1_t, nvmlT
 
 use crate::abi::{Answer, INVALID_ARGUMENT, NOT_SUPPORTED, Out, nvml, version_word};
 use crate::card::Power;
-use crate::state::supported;
+use crate::state::{Handles, supported};
 use crate::view::View;
 
 fn power(view: &View, device: nvmlDevice_t) -> Answer<&Power> {

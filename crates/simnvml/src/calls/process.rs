@@ -6,7 +6,7 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::abi::{Answer, NOT_FOUND, NOT_SUPPORTED, Out, nvml};
 use crate::card::Process;
-use crate::state::Device;
+use crate::state::{Device, Handles};
 use crate::view::View;
 
 /// "Not available": all ones.

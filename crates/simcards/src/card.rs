@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::video::Video;
+
 /// A card's text cannot be used, and why. Shown on stderr; the client sees NVML_ERROR_UNKNOWN.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,7 +32,8 @@ macro_rules! texts {
 }
 texts! {
     CARDS, "cards": "gt1030" "gtx1660" "rtx3090" "rtx4090" "t4" "a100" "h100";
-    BOXES, "boxes": "gt1030" "gtx1660" "rtx3090" "rtx4090" "t4" "a100" "h100" "a100-mig" "h100x8" "gt1030-470" "gtx1660-510";
+    BOXES, "boxes": "gt1030" "gtx1660" "rtx3090" "rtx4090" "t4" "a100" "h100" "a100-mig" "h100x8" "gt1030-470" "gtx1660-510"
+        "rtx3090-535" "h100-mig";
 }
 
 /// The text of a built-in card or box.
@@ -110,9 +113,28 @@ pub struct Fault {
     /// Xids so far, oldest first. An event set is told of those that come after its registration.
     #[serde(default)]
     pub xids: Vec<u64>,
+    /// Cells of its memory that give another bit than was written. ECC corrects one in 32 bytes and tells of two.
+    #[serde(default)]
+    pub flips: Vec<Flip>,
+    /// Bits of the results of its integer multiply-adds that are turned over, in every lane: it computes wrong.
+    #[serde(default)]
+    pub wrong_bits: u32,
+    /// No more memory than this can be had of it by CUDA, in MiB, and that is what it says is free. For tests: a whole
+    /// card takes long on a CPU.
+    pub cuda_mib: Option<u64>,
     /// Laid over the card's table.
     #[serde(default)]
     pub set: toml::Table,
+}
+
+/// A bad cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flip {
+    /// From the start of the memory that CUDA gives away.
+    pub byte: u64,
+    /// 0 to 7.
+    pub bit: u8,
 }
 
 /// One card. What is `None` the card does not report (NVML_ERROR_NOT_SUPPORTED).
@@ -185,6 +207,8 @@ pub struct Card {
     pub processes: Vec<Process>,
     #[serde(default)]
     pub sessions: Vec<Session>,
+    #[serde(default)]
+    pub video: Video,
 }
 
 fn idle() -> u64 {

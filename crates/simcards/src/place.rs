@@ -16,7 +16,7 @@ use crate::card::Error;
 use crate::view::View;
 
 /// The folder of the library, from the mapping in which its own code lies. None: it is no library of its own (a test).
-fn own_folder() -> Option<&'static Path> {
+pub fn own_folder() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER
         .get_or_init(|| {
@@ -66,11 +66,11 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
 }
 
 /// A line to stderr, unless THRUWAY_SIM_QUIET.
-pub fn say(text: &str) {
+pub fn say(library: &str, text: &str) {
     if std::env::var_os("THRUWAY_SIM_QUIET").is_none() {
         // a closed stderr must not become a panic
         let _ =
-            std::io::Write::write_all(&mut std::io::stderr(), format!("libnvidia-ml (simulated): {text}\n").as_bytes());
+            std::io::Write::write_all(&mut std::io::stderr(), format!("{library} (simulated): {text}\n").as_bytes());
     }
 }
 
@@ -80,6 +80,11 @@ pub fn trace(name: &str, code: u32) {
     if *WANTED.get_or_init(|| std::env::var_os("THRUWAY_SIM_TRACE").is_some()) {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{name} {code}\n").as_bytes());
     }
+}
+
+/// An environment variable's text.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// A process's name by /proc, as nvmlSystemGetProcessName finds it.

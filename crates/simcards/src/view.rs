@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::card::{BOXES, BoxFile, CARDS, Card, Control, Driver, Error, Fault, Instance, Profile, built_in};
+use crate::card::{BOXES, BoxFile, CARDS, Card, Control, Driver, Error, Fault, Flip, Instance, Profile, built_in};
 use crate::symbols;
 
 /// One simulated machine at one moment.
@@ -20,6 +20,9 @@ pub struct Gpu {
     pub card: Card,
     pub lost: bool,
     pub xids: Vec<u64>,
+    pub flips: Vec<Flip>,
+    pub wrong_bits: u32,
+    pub cuda_mib: Option<u64>,
 }
 
 impl View {
@@ -45,6 +48,9 @@ impl View {
                     card,
                     lost: fault.is_some_and(|fault| fault.lost),
                     xids: fault.map(|fault| fault.xids.clone()).unwrap_or_default(),
+                    flips: fault.map(|fault| fault.flips.clone()).unwrap_or_default(),
+                    wrong_bits: fault.map_or(0, |fault| fault.wrong_bits),
+                    cuda_mib: fault.and_then(|fault| fault.cuda_mib),
                 });
             }
         }
@@ -89,6 +95,9 @@ fn checked(card: &Card) -> Result<(), Error> {
                 return Err(Error::Wrong(format!("{} has no MIG profile {}", card.name, instance.profile)));
             }
         }
+    }
+    if let Some(wrong) = card.video.wrong() {
+        return Err(Error::Wrong(format!("{}: {wrong}", card.name)));
     }
     if card.reserved_mib + card.used_mib > card.memory_mib {
         return Err(Error::Wrong(format!("{}: more memory is used than there is", card.name)));
