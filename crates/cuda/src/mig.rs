@@ -363,7 +363,7 @@ fn done(call: &'static str, code: c_int) -> Result<(), MigError> {
         3 => "not supported on this card",
         4 => "no permission; this needs root",
         6 => "not found",
-        7 => "there is no room for it",
+        23 => "there is no room for it",
         9 => "the driver is not loaded",
         15 => "the GPU is lost",
         16 => "the GPU must be reset first",

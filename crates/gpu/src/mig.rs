@@ -40,6 +40,29 @@ impl Profile {
     }
 }
 
+/// How a card is cut, and how it could be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// NVML's.
+    pub uuid: String,
+    pub profiles: Vec<Profile>,
+    pub now: MigLayout,
+    /// The mode after the next reset.
+    pub pending: bool,
+}
+
+/// The same instances at the same places, as far as both say.
+pub fn same(one: &MigLayout, other: &MigLayout) -> bool {
+    one.enabled == other.enabled
+        && one.instances.len() == other.instances.len()
+        && one.instances.iter().all(|it| other.instances.iter().any(|other| same_instance(it, other)))
+}
+
+pub fn same_instance(one: &MigInstance, other: &MigInstance) -> bool {
+    let place = one.start.is_none() || other.start.is_none() || one.start == other.start;
+    place && one.id == other.id && one.compute == other.compute
+}
+
 /// What somebody wants of a card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {

@@ -3,6 +3,7 @@
 
 mod advice;
 pub mod checks;
+pub mod mig;
 pub mod observe;
 mod plan;
 mod verify;

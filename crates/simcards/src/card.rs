@@ -323,6 +323,9 @@ pub struct Retired {
 #[serde(deny_unknown_fields)]
 pub struct Mig {
     pub enabled: bool,
+    /// What it becomes at the next reset, where that is something else.
+    #[serde(default)]
+    pub pending: Option<bool>,
     pub profiles: Vec<Profile>,
     #[serde(default)]
     pub instances: Vec<Instance>,
@@ -362,6 +365,9 @@ pub struct Instance {
     pub profile: String,
     pub gi: u32,
     pub start: u32,
+    /// Compute slices of each compute instance; none: one over all of it.
+    #[serde(default)]
+    pub compute: Option<Vec<u32>>,
     #[serde(default)]
     pub used_mib: u64,
 }

@@ -8,6 +8,7 @@ pub mod card;
 pub mod elf;
 pub mod eye;
 pub mod install;
+pub mod kept;
 pub mod place;
 pub mod symbols;
 pub mod video;

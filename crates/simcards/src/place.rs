@@ -2,7 +2,8 @@
 //!
 //! The box: `THRUWAY_SIM_NVML` (a built-in box's name, or a path), else `thruway-sim/nvml.toml` in the library's own
 //! folder, so that it works where no environment is passed on (a container). The control file:
-//! `THRUWAY_SIM_NVML_CONTROL`, else `thruway-sim/control.toml` there.
+//! `THRUWAY_SIM_NVML_CONTROL`, else `thruway-sim/control.toml` there. What clients change (MIG) is kept in a state file,
+//! `THRUWAY_SIM_NVML_STATE`, else `thruway-sim/state.toml`.
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -55,6 +56,34 @@ pub fn control_text() -> Result<String, Error> {
         None => own_folder().map(|folder| folder.join("thruway-sim/control.toml")),
     };
     path.map_or(Ok(None), |path| read(&path)).map(Option::unwrap_or_default)
+}
+
+/// What clients have changed, as of now; empty where nothing is.
+pub fn state_text() -> Result<String, Error> {
+    state_path().map_or(Ok(None), |path| read(&path)).map(Option::unwrap_or_default)
+}
+
+/// Written whole or not at all, since others read it at each call.
+pub fn write_state(text: &str) -> Result<(), Error> {
+    let path = state_path().ok_or_else(|| Error::Wrong("there is no folder to keep a state in".into()))?;
+    let new = path.with_extension(format!("new{}", std::process::id()));
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
+    written.map_err(|error| Error::Wrong(format!("{}: {error}", path.display())))
+}
+
+/// `THRUWAY_SIM_NVML_STATE`, else `thruway-sim/state.toml` beside the library.
+fn state_path() -> Option<PathBuf> {
+    match std::env::var_os("THRUWAY_SIM_NVML_STATE") {
+        Some(path) => Some(PathBuf::from(path)),
+        None => own_folder().map(|folder| folder.join("thruway-sim/state.toml")),
+    }
+}
+
+/// The effective user is root.
+pub fn root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    uids.is_some_and(|uids| uids.split_ascii_whitespace().nth(1) == Some("0"))
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {

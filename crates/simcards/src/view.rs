@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::card::{BOXES, BoxFile, CARDS, Card, Control, Driver, Error, Fault, Flip, Instance, Profile, built_in};
+use crate::kept::Kept;
 use crate::symbols;
 
 /// One simulated machine at one moment.
@@ -28,7 +29,13 @@ pub struct Gpu {
 impl View {
     /// From a box's text and the control file's.
     pub fn new(text: &str, control: &str) -> Result<View, Error> {
+        View::with_state(text, control, "")
+    }
+
+    /// The same with what clients have changed since (MIG): `[[gpus]]` with `index` and `set`, laid over the box.
+    pub fn with_state(text: &str, control: &str, state: &str) -> Result<View, Error> {
         let file: BoxFile = toml::from_str(text)?;
+        let kept: Kept = toml::from_str(state)?;
         let control: Control = toml::from_str(control)?;
         let mut faults: BTreeMap<u32, &Fault> = control.gpus.iter().map(|fault| (fault.index, fault)).collect();
         let mut gpus = Vec::new();
@@ -37,6 +44,9 @@ impl View {
                 let index = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
                 let mut table: toml::Table = toml::from_str(built_in(CARDS, &several.card)?)?;
                 lay_over(&mut table, &several.set);
+                for kept in kept.gpus.iter().filter(|kept| kept.index == index) {
+                    lay_over(&mut table, &kept.set);
+                }
                 let fault = faults.remove(&index);
                 if let Some(fault) = fault {
                     lay_over(&mut table, &fault.set);

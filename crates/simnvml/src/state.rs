@@ -16,7 +16,7 @@ use crate::view::{Gpu, View};
 
 pub(crate) struct State {
     started: u32,
-    seen: Option<(String, String, Arc<View>)>,
+    seen: Option<([String; 3], Arc<View>)>,
     told: Option<String>,
     pub(crate) sets: Vec<Option<EventSet>>,
 }
@@ -43,18 +43,19 @@ pub(crate) fn state() -> MutexGuard<'static, State> {
 
 /// The machine as the files say it now. Read at each call; parsed again only where a text changed.
 pub(crate) fn look() -> Answer<Arc<View>> {
-    let texts = place::box_text().and_then(|text| Ok((text, place::control_text()?)));
+    let texts = place::box_text().and_then(|text| Ok((text, place::control_text()?, place::state_text()?)));
     let mut state = state();
-    let view = texts.and_then(|(text, control)| {
+    let view = texts.and_then(|(text, control, kept)| {
         let Some(text) = text else { return Ok(None) };
-        if let Some((known, known_control, view)) = &state.seen
-            && *known == text
-            && *known_control == control
+        let texts = [text, control, kept];
+        if let Some((known, view)) = &state.seen
+            && *known == texts
         {
             return Ok(Some(Arc::clone(view)));
         }
-        let view = Arc::new(View::new(&text, &control)?);
-        state.seen = Some((text, control, Arc::clone(&view)));
+        let [text, control, kept] = &texts;
+        let view = Arc::new(View::with_state(text, control, kept)?);
+        state.seen = Some((texts, Arc::clone(&view)));
         Ok(Some(view))
     });
     match view {

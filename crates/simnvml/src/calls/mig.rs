@@ -1,4 +1,4 @@
-//! MIG: a card cut into GPU instances. Each has one compute instance here, which takes all of it.
+//! MIG: a card cut into GPU instances, and these into compute instances. MIG devices are those of a whole GPU instance here.
 
 use nvml_wrapper_sys::bindings::{
     nvmlComputeInstance_t, nvmlComputeInstanceInfo_t, nvmlComputeInstancePlacement_t, nvmlDevice_t,
@@ -16,7 +16,7 @@ use crate::view::{Gpu, View};
 /// NVML_GPU_INSTANCE_PROFILE_COUNT.
 const PROFILES: u32 = 0x12;
 
-fn mig(gpu: &Gpu) -> Answer<&Mig> {
+pub(super) fn mig(gpu: &Gpu) -> Answer<&Mig> {
     supported(gpu.card.mig.as_ref())
 }
 
@@ -29,12 +29,12 @@ fn by_profile(gpu: &Gpu, profile: u32) -> Answer<&Profile> {
     supported(mig.profiles.iter().find(|known| known.profile == profile))
 }
 
-fn by_id(gpu: &Gpu, id: u32) -> Answer<&Profile> {
+pub(super) fn by_id(gpu: &Gpu, id: u32) -> Answer<&Profile> {
     mig(gpu)?.profiles.iter().find(|known| known.id == id).ok_or(NOT_SUPPORTED)
 }
 
 /// One of a GPU that is cut up.
-fn instance<T>(view: &View, tag: Tag, given: *mut T) -> Answer<(&Gpu, &Instance)> {
+pub(super) fn instance<T>(view: &View, tag: Tag, given: *mut T) -> Answer<(&Gpu, &Instance)> {
     let (index, gi) = unhandle(tag, given)?;
     let gpu = view.gpus.get(index as usize).ok_or(INVALID_ARGUMENT)?;
     let instance = gpu.instances().iter().find(|instance| instance.gi == gi).ok_or(INVALID_ARGUMENT)?;
@@ -102,23 +102,46 @@ fn info_v(gpu: &Gpu, profile: &Profile, out: Out<nvmlGpuInstanceProfileInfo_v2_t
     mig(gpu).map(|_| ())
 }
 
+/// Compute slices of each compute instance, by its number; 0 where one was and is no more.
+pub(super) fn compute(gpu: &Gpu, instance: &Instance) -> Answer<Vec<u32>> {
+    let whole = supported(gpu.profile(instance))?.slices;
+    Ok(instance.compute.clone().unwrap_or_else(|| vec![whole]))
+}
+
+/// A compute instance's handle tells its GPU instance's number and its own.
+pub(super) fn compute_handle(gpu: &Gpu, instance: &Instance, number: usize) -> nvmlComputeInstance_t {
+    let number = u32::try_from(number).unwrap_or(0);
+    handle(Tag::ComputeInstance, gpu.index, (instance.gi << 4) | (number & 0xf))
+}
+
+pub(super) fn compute_of(view: &View, given: nvmlComputeInstance_t) -> Answer<(&Gpu, &Instance, u32)> {
+    let (index, part) = unhandle(Tag::ComputeInstance, given)?;
+    let (gpu, found) = instance(view, Tag::GpuInstance, handle::<()>(Tag::GpuInstance, index, part >> 4))?;
+    let number = part & 0xf;
+    match compute(gpu, found)?.get(number as usize) {
+        Some(1..) => Ok((gpu, found, number)),
+        _ => Err(INVALID_ARGUMENT),
+    }
+}
+
 fn compute_info(view: &View, given: nvmlComputeInstance_t, out: Out<nvmlComputeInstanceInfo_t>) -> Answer {
-    let (gpu, instance) = instance(view, Tag::ComputeInstance, given)?;
-    let size = supported(gpu.profile(instance))?.slices;
+    let (gpu, instance, id) = compute_of(view, given)?;
+    let all = compute(gpu, instance)?;
+    let size = *all.get(id as usize).ok_or(INVALID_ARGUMENT)?;
     out.put(nvmlComputeInstanceInfo_t {
         device: handle(Tag::Device, gpu.index, 0),
         gpuInstance: handle(Tag::GpuInstance, gpu.index, instance.gi),
-        id: 0,
-        profileId: 0,
-        placement: nvmlComputeInstancePlacement_t { start: 0, size },
+        id,
+        profileId: super::migset::compute_profile(size)?,
+        placement: nvmlComputeInstancePlacement_t { start: all.iter().take(id as usize).sum(), size },
     })
 }
 
 nvml! {
     fn nvmlDeviceGetMigMode(device: nvmlDevice_t, current: Out<u32>, pending: Out<u32>) |view| {
-        let enabled = u32::from(mig(view.gpu(device)?)?.enabled);
-        current.put(enabled)?;
-        pending.put(enabled)
+        let mig = mig(view.gpu(device)?)?;
+        current.put(u32::from(mig.enabled))?;
+        pending.put(u32::from(mig.pending.unwrap_or(mig.enabled)))
     }
     /// 0 for a card that cannot be cut, which is success.
     fn nvmlDeviceGetMaxMigDeviceCount(device: nvmlDevice_t, count: Out<u32>) |view| {
@@ -221,16 +244,21 @@ nvml! {
     }
     fn nvmlGpuInstanceGetComputeInstanceById(given: nvmlGpuInstance_t, id: u32, out: Out<nvmlComputeInstance_t>) |view| {
         let (gpu, instance) = instance(view, Tag::GpuInstance, given)?;
-        if id != 0 { return Err(NOT_FOUND); }
-        out.put(handle(Tag::ComputeInstance, gpu.index, instance.gi))
+        if !matches!(compute(gpu, instance)?.get(id as usize), Some(1..)) { return Err(NOT_FOUND); }
+        out.put(compute_handle(gpu, instance, id as usize))
     }
-    /// Whatever profile is asked for, it is the one that there is.
     fn nvmlGpuInstanceGetComputeInstances(
-        given: nvmlGpuInstance_t, _profile: u32, out: Out<nvmlComputeInstance_t>, count: Out<u32>
+        given: nvmlGpuInstance_t, profile: u32, out: Out<nvmlComputeInstance_t>, count: Out<u32>
     ) |view| {
         let (gpu, instance) = instance(view, Tag::GpuInstance, given)?;
-        count.put(1)?;
-        out.put(handle(Tag::ComputeInstance, gpu.index, instance.gi))
+        let mut found = Vec::new();
+        for (number, slices) in compute(gpu, instance)?.into_iter().enumerate() {
+            if slices > 0 && super::migset::compute_profile(slices)? == profile {
+                found.push(compute_handle(gpu, instance, number));
+            }
+        }
+        count.put(u32::try_from(found.len()).unwrap_or(0))?;
+        out.fill(&found)
     }
     fn nvmlComputeInstanceGetInfo_v2(given: nvmlComputeInstance_t, out: Out<nvmlComputeInstanceInfo_t>) |view| {
         compute_info(view, given, out)

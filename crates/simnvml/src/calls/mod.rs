@@ -8,6 +8,7 @@ mod identity;
 mod load;
 mod memory;
 mod mig;
+mod migset;
 mod nvlink;
 mod pci;
 mod power;
