@@ -19,5 +19,6 @@ mod users;
 mod vms;
 
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
+pub use names::name_of;
 pub use observe::observe;
 pub use users::{KernelUse, User, Users, Who, users};

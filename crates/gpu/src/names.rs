@@ -2,6 +2,7 @@
 
 use formats::pciids::{self, Named, Wanted};
 use machine::{Machine, MachineExt as _};
+use model::PciId;
 
 use crate::Card;
 
@@ -30,6 +31,12 @@ pub(crate) fn give(machine: &dyn Machine, cards: &mut [Card]) {
         let second = ours.get(at).cloned().unwrap_or_default();
         name(card, first, second);
     }
+}
+
+/// A device's name by our own extract alone: "GP108 [GeForce GT 1030]".
+pub fn name_of(id: PciId) -> Option<String> {
+    let wanted = [Wanted { vendor: id.vendor, device: id.device, subsystem: None }];
+    pciids::find(EXTRACT.as_bytes(), &wanted).into_iter().next()?.device
 }
 
 fn name(card: &mut Card, first: Named, second: Named) {

@@ -46,6 +46,7 @@ pub use files::{Files, Image};
 pub use guard::{Boot, Judged, Verdict};
 pub use hands::{HandError, Hands};
 pub use log::{Drift, State, Transaction};
+pub use mig::restore as restore_mig;
 pub use real::RealHands;
 pub use undo::{Recovered, Undone};
 

@@ -21,6 +21,13 @@ pub(crate) fn carry(op: &MigOp, to: &MigLayout, from: &MigLayout) -> Result<(), 
     })?
 }
 
+/// Cuts the card as `op.to` says, whatever it is cut into: for the boot, at which nothing is.
+pub fn restore(op: &MigOp) -> Result<(), HandError> {
+    let mut op = op.clone();
+    op.from = now(&op).unwrap_or_default();
+    carry(&op, &op.to, &op.from)
+}
+
 /// How the card is cut now; `None` where that cannot be told.
 pub(crate) fn now(op: &MigOp) -> Option<MigLayout> {
     let op = op.clone();

@@ -52,14 +52,18 @@ pub fn plan(global: &Global, args: &PlanArgs, layers: &[Layer]) -> anyhow::Resul
     let target = Target::of(global, layers, intent.vm.as_deref())?;
     let plan = target.plan(layers, &intent);
     if let Some(path) = &args.out {
-        let json = serde_json::to_string_pretty(&plan)? + "\n";
-        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        write_plan(path, &plan)?;
     }
     show(&plan, &target, global)?;
     if let (Some(path), false) = (&args.out, global.json) {
         say(&format!("\nWritten to {}. Carry it out with: thruway apply {0}\n", path.display()))?;
     }
     Ok(if plan.refusals.is_empty() { DONE } else { FOUND })
+}
+
+pub fn write_plan(path: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(plan)? + "\n";
+    std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
 }
 
 pub fn show(plan: &Plan, target: &Target, global: &Global) -> anyhow::Result<()> {

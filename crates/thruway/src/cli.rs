@@ -1,9 +1,13 @@
 //! The grammar of the command line.
 
+mod mig;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Bdf, Layer};
+
+pub use mig::{MigCards, MigVerb, MigWish};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -129,6 +133,17 @@ pub enum Command {
                       result was right, 1 one was not, 2 it could not run."
     )]
     Stress(StressArgs),
+    /// Cut GPUs into MIG instances by layouts, and keep the cut over boots
+    #[command(
+        long_about = "Cut GPUs into MIG instances by layouts, and keep the cut over boots.\n\nLayouts have the names that \
+                      nvidia-mig-parted's users know (all-1g.10gb, all-balanced, all-disabled), or are written out \
+                      (3g.40gb,1g.10gb*4), or come from its config.yaml (--config). Whoever uses a card is named first. \
+                      A small unit cuts again at each boot, before containers start; thruway mig undo takes it all back."
+    )]
+    Mig {
+        #[command(subcommand)]
+        verb: MigVerb,
+    },
     /// Promise a GPU to the host, a VM, containers or pods; every floor then keeps it from the others
     Assign(AssignArgs),
     /// Show what would be changed, on all floors of this machine
@@ -186,7 +201,7 @@ pub enum Command {
     /// The guest floor: the driver
     Guest {
         #[command(subcommand)]
-        verb: Verb,
+        verb: GuestVerb,
     },
     /// The container floor: engines and CDI
     Container {
@@ -249,6 +264,24 @@ pub enum HostVerb {
     Bind(BindArgs),
     /// Give a card back to the driver that had it before, now
     Unbind(UnbindArgs),
+}
+
+/// The guest floor's verbs: those of every floor, and its own.
+#[derive(Subcommand, Debug)]
+pub enum GuestVerb {
+    #[command(flatten)]
+    Common(Verb),
+    /// Which driver a card needs: branch, open or proprietary modules, by a table with its sources
+    #[command(
+        long_about = "Which driver a card needs: branch, open or proprietary modules, by a table with its sources. Of the \
+                      cards here, or of any PCI id, before you buy.\n\nExit status: 0 known, and the running driver fits; \
+                      1 it does not, or a card is unknown."
+    )]
+    Driver {
+        /// A PCI id (10de:1d01), or a card of this machine by number, address, UUID or name; none: all of them
+        #[arg(value_name = "CARD")]
+        cards: Vec<String>,
+    },
 }
 
 /// The VM floor's verbs: those of every floor, and its own.

@@ -12,6 +12,7 @@ mod cli;
 mod codecs;
 mod demo;
 mod doctor;
+mod driver;
 mod explain;
 mod explain_log;
 mod gpus;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiVerb, Cli, Color, Command, Global, HostVerb, Verb, VmVerb};
+use cli::{CdiVerb, Cli, Color, Command, Global, GuestVerb, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
+        Command::Mig { .. } => Ok(FOUND),
         Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
@@ -101,7 +103,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Vm { verb: VmVerb::Common(verb) } => floor(global, Layer::Vm, verb),
         Command::Vm { verb: VmVerb::List } => vms::list(global),
         Command::Vm { verb: VmVerb::Check { vm } } => vms::check(global, &vm),
-        Command::Guest { verb } => floor(global, Layer::Guest, verb),
+        Command::Guest { verb: GuestVerb::Common(verb) } => floor(global, Layer::Guest, verb),
+        Command::Guest { verb: GuestVerb::Driver { cards } } => driver::driver(global, &cards),
         Command::Container { verb } => floor(global, Layer::Container, verb),
         Command::Kube { verb } => floor(global, Layer::Cluster, verb),
         Command::App { verb } => floor(global, Layer::App, verb),
