@@ -8,7 +8,7 @@
 mod library;
 mod nvdec;
 mod nvenc;
-mod nvml_old;
+pub mod nvml;
 mod work;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -19,7 +19,6 @@ pub use nvdec::{Decoder, Nvdec, VideoCodec};
 pub use nvenc::{Encoder, Nvenc, NvencError, NvencOpenError};
 
 use library::Library;
-pub use nvml_old::{NvmlMemory, nvml_memory};
 pub use work::{Attribute, Buffer, Function, Module, WorkError, Worker};
 
 /// A call of the driver that did not succeed.
