@@ -6,22 +6,19 @@
 #![allow(unsafe_code, reason = "a C interface behind dlopen; each block argues its own")]
 
 mod library;
-mod mig;
 mod nvdec;
 mod nvenc;
-mod nvml_old;
+pub mod nvml;
 mod work;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
 
 pub use library::{LoadError, places};
-pub use mig::{Mig, MigCard, MigError, Part};
 pub use nvdec::{Decoder, Nvdec, VideoCodec};
 pub use nvenc::{Encoder, Nvenc, NvencError, NvencOpenError};
 
 use library::Library;
-pub use nvml_old::{NvmlMemory, nvml_memory};
 pub use work::{Attribute, Buffer, Function, Module, WorkError, Worker};
 
 /// A call of the driver that did not succeed.

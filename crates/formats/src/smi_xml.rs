@@ -25,6 +25,10 @@ pub struct SmiGpu {
     pub values: BTreeMap<String, String>,
     /// Each `<process_info>`: "pid", "type", "process_name", "used_memory".
     pub processes: Vec<BTreeMap<String, String>>,
+    /// Each `<mig_device>`'s values by path below it: "fb_memory_usage/total".
+    pub mig: Vec<BTreeMap<String, String>>,
+    /// Each supported memory clock with its graphics clocks: "2619 MHz".
+    pub clocks: Vec<(String, Vec<String>)>,
 }
 
 /// Why a text is no such report.
@@ -39,6 +43,9 @@ pub struct SmiError {
 /// Deeper than any report; a text that nests deeper is not one.
 const DEPTH: usize = 32;
 const GPUS: usize = 256;
+/// MIG devices of one GPU, and clocks of one list: more than any card has.
+const MIG: usize = 64;
+const CLOCKS: usize = 1024;
 
 pub fn parse(text: &str) -> Result<SmiLog, SmiError> {
     let mut reader = Reader::from_str(text);
@@ -77,6 +84,13 @@ pub fn parse(text: &str) -> Result<SmiLog, SmiError> {
                 {
                     gpu.processes.push(BTreeMap::new());
                 }
+                if name == "mig_device"
+                    && path.get(1).is_some_and(|top| top == "gpu")
+                    && let Some(gpu) = log.gpus.last_mut()
+                    && gpu.mig.len() < MIG
+                {
+                    gpu.mig.push(BTreeMap::new());
+                }
                 path.push(name);
                 value.clear();
             }
@@ -110,6 +124,23 @@ fn keep(log: &mut SmiLog, path: &[String], value: &str) {
     if path.iter().any(|part| part == "process_info") {
         if let Some(process) = gpu.processes.last_mut() {
             process.entry(name.clone()).or_insert_with(|| value.to_owned());
+        }
+        return;
+    }
+    if let Some(at) = path.iter().position(|part| part == "mig_device") {
+        if let Some(device) = gpu.mig.last_mut() {
+            device.entry(path.get(at + 1..).unwrap_or_default().join("/")).or_insert_with(|| value.to_owned());
+        }
+        return;
+    }
+    if path.iter().any(|part| part == "supported_mem_clock") {
+        if name == "value" && gpu.clocks.len() < CLOCKS {
+            gpu.clocks.push((value.to_owned(), Vec::new()));
+        } else if name == "supported_graphics_clock"
+            && let Some((_, list)) = gpu.clocks.last_mut()
+            && list.len() < CLOCKS
+        {
+            list.push(value.to_owned());
         }
         return;
     }

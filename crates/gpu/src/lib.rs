@@ -20,5 +20,5 @@ mod vms;
 
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use names::name_of;
-pub use observe::observe;
+pub use observe::{awake, observe, observe_all, observe_with};
 pub use users::{KernelUse, User, Users, Who, users};

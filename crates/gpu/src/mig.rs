@@ -12,10 +12,14 @@ pub use place::place;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use model::{MigInstance, MigLayout};
+use machine::nvml::NvmlMigProfile;
+use model::{MigInstance, MigLayout, Reason, Seen};
+use serde::Serialize;
+
+use crate::Card;
 
 /// One GPU instance profile of a card.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Profile {
     /// "3g.20gb", "1g.10gb+me".
     pub name: String,
@@ -34,6 +38,22 @@ pub struct Profile {
 }
 
 impl Profile {
+    fn of(told: &NvmlMigProfile) -> Self {
+        let places = told.placements.get().map(Vec::as_slice).unwrap_or_default();
+        // Drivers before 510 tell no name. NVIDIA's rule for it: slices, and memory as the whole card's eighths in GB.
+        let name =
+            told.name.get().cloned().unwrap_or_else(|| format!("{}g.{}gb", told.slices, (told.memory_mib + 512) >> 10));
+        Profile {
+            name,
+            id: told.id,
+            slices: told.slices,
+            count: told.count,
+            memory: told.memory_mib,
+            starts: places.iter().map(|(start, _)| *start).collect(),
+            size: places.first().map_or(0, |(_, size)| *size),
+        }
+    }
+
     /// Without media or graphics extensions.
     fn plain(&self) -> bool {
         !self.name.contains(['+', '-'])
@@ -41,7 +61,7 @@ impl Profile {
 }
 
 /// How a card is cut, and how it could be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cut {
     /// NVML's.
     pub uuid: String,
@@ -49,6 +69,49 @@ pub struct Cut {
     pub now: MigLayout,
     /// The mode after the next reset.
     pub pending: bool,
+}
+
+/// How this card is cut, by what NVML said of it (asked in depth); or why it cannot be.
+pub fn cut(card: &Card) -> Result<Cut, String> {
+    let nvml = card.nvml.as_ref().ok_or("NVML does not show it: no driver of NVIDIA's has it")?;
+    let unread = |what: &str, why: &Reason| format!("{what} cannot be told: {why}");
+    let mig = match &nvml.mig {
+        Seen::Is(mig) => mig,
+        Seen::Absent => return Err(MigError::NotMig.to_string()),
+        Seen::Unreadable(reason) => return Err(unread("what it can be cut into", reason)),
+    };
+    let told = match &mig.profiles {
+        Seen::Is(told) if !told.is_empty() => told,
+        Seen::Unreadable(reason) => return Err(unread("its profiles", reason)),
+        _ => return Err(MigError::NotMig.to_string()),
+    };
+    let enabled = match &nvml.mig_enabled {
+        Seen::Is(enabled) => *enabled,
+        Seen::Absent => return Err(MigError::NotMig.to_string()),
+        Seen::Unreadable(reason) => return Err(unread("its MIG mode", reason)),
+    };
+    let pending = nvml.health.get().and_then(|health| health.mig_pending.get().copied()).unwrap_or(enabled);
+    let profiles: Vec<Profile> = told.iter().map(Profile::of).collect();
+    let mut now = MigLayout { enabled, instances: Vec::new() };
+    let instances = match &mig.instances {
+        Seen::Is(all) if enabled => all.as_slice(),
+        Seen::Unreadable(reason) if enabled => return Err(unread("its instances (root may see them)", reason)),
+        _ => &[],
+    };
+    for it in instances {
+        let compute = it.compute.get().map(|all| all.iter().map(|(_, slices)| *slices).collect());
+        let known = profiles.iter().find(|profile| profile.id == it.profile);
+        now.instances.push(MigInstance {
+            profile: known.map_or_else(|| format!("profile {}", it.profile), |profile| profile.name.clone()),
+            id: it.profile,
+            start: Some(it.start),
+            size: it.size,
+            compute: compute.ok_or("its compute instances cannot be told; run this as root")?,
+        });
+    }
+    now.instances.sort_by_key(|it| it.start);
+    let uuid = nvml.uuid.get().cloned().ok_or("NVML does not tell its UUID")?;
+    Ok(Cut { uuid, profiles, now, pending })
 }
 
 /// The same instances at the same places, as far as both say.

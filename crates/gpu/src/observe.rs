@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use machine::nvml::NvmlReport;
-use machine::{Answer, Machine, MachineExt as _, Question};
+use machine::nvml::{Depth, NvmlReport};
+use machine::{Machine, MachineExt as _};
 use model::{Bdf, Identity, PciId, Reason, Seen};
 
 use crate::names::{self, class_name};
@@ -15,8 +15,22 @@ const SLOTS: &str = "/sys/bus/pci/slots";
 /// Looks at every PCI function, every card, NVML and the driver's files. Changes nothing and wakes nothing: of a card
 /// that sleeps, `config`, the link and the like are not read, and NVML is not asked.
 pub fn observe(machine: &dyn Machine) -> Inventory {
+    inventory(machine, |functions| nvml(machine, functions, Depth::Plain))
+}
+
+/// As [`observe`], with all of NVML's topics: for who shows them, since some take time.
+pub fn observe_all(machine: &dyn Machine) -> Inventory {
+    inventory(machine, |functions| nvml(machine, functions, Depth::All))
+}
+
+/// As [`observe`], with a report of NVML that is there already (a conversation that stays open).
+pub fn observe_with(machine: &dyn Machine, report: Seen<NvmlReport>) -> Inventory {
+    inventory(machine, |_| report)
+}
+
+fn inventory(machine: &dyn Machine, nvml: impl FnOnce(&[Function]) -> Seen<NvmlReport>) -> Inventory {
     let (functions, looked) = functions(machine);
-    let nvml = nvml(machine, &functions);
+    let nvml = nvml(&functions);
     let mut cards = cards(machine, &functions, nvml.get());
     if let Seen::Is(report) = &nvml {
         lost(&mut cards, report);
@@ -30,21 +44,29 @@ pub fn observe(machine: &dyn Machine) -> Inventory {
     Inventory { cards, functions, looked, nvml, driver, hints: hint::observe(machine) }
 }
 
-fn nvml(machine: &dyn Machine, functions: &[Function]) -> Seen<NvmlReport> {
+fn nvml(machine: &dyn Machine, functions: &[Function], depth: Depth) -> Seen<NvmlReport> {
+    match sleeper(machine, functions) {
+        Some(reason) => Seen::Unreadable(reason),
+        None => machine::nvml::ask(machine, depth),
+    }
+}
+
+/// Whether NVML can be asked and wakes no card; else why not.
+pub fn awake(machine: &dyn Machine) -> Seen<()> {
+    sleeper(machine, &functions(machine).0).map_or(Seen::Is(()), Seen::Unreadable)
+}
+
+/// Why NVML is not asked, where asking it would wake a card of NVIDIA's driver.
+fn sleeper(machine: &dyn Machine, functions: &[Function]) -> Option<Reason> {
     let of_nvidia = functions.iter().filter(|f| display(f) && f.driver.get().is_some_and(|driver| driver == "nvidia"));
     for function in of_nvidia {
         let power = machine.value(&format!("{DEVICES}/{}/power_state", function.bdf));
         if let Some(state) = power.get().filter(|state| asleep(state)) {
             let why = format!("not asked: {} sleeps ({state}), and NVML would wake it", function.bdf.short());
-            return Seen::Unreadable(Reason::Other(why));
+            return Some(Reason::Other(why));
         }
     }
-    match machine.ask(&Question::Nvml) {
-        Seen::Is(Answer::Nvml(report)) => Seen::Is(*report),
-        Seen::Is(Answer::Json(_)) => Seen::Unreadable(Reason::Malformed("NVML's answer is no NVML report".into())),
-        Seen::Absent => Seen::Absent,
-        Seen::Unreadable(reason) => Seen::Unreadable(reason),
-    }
+    None
 }
 
 /// Every function, by address, and whether all could be looked at.

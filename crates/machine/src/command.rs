@@ -14,7 +14,7 @@ const OUTPUT_LIMIT: u64 = 64 << 20;
 
 pub(crate) fn ask(machine: &dyn Machine, question: Question) -> Seen<Answer> {
     match question {
-        Question::Nvml | Question::Codecs => Seen::Absent,
+        Question::Nvml | Question::NvmlAll | Question::Codecs => Seen::Absent,
         Question::Containers(engine) => {
             let Some(program) = engine_program(machine, engine) else { return Seen::Absent };
             let ids = match run(&program, &["ps", "--quiet", "--no-trunc"]) {

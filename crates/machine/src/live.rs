@@ -10,6 +10,7 @@ use model::{Reason, Seen};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::nvml::Depth;
 use crate::{
     Answer, FileKind, Kind, Machine, MachineExt as _, Question, READ_LIMIT, Stat, codecs_live, command, nvml_live,
 };
@@ -275,7 +276,8 @@ impl Machine for Root {
     fn ask(&self, question: &Question) -> Seen<Answer> {
         match self.kind {
             Kind::Live => match question {
-                Question::Nvml => nvml_live::ask(self),
+                Question::Nvml => nvml_live::ask(self, Depth::Plain),
+                Question::NvmlAll => nvml_live::ask(self, Depth::All),
                 Question::Codecs => codecs_live::ask(self),
                 other => command::ask(self, *other),
             },

@@ -12,6 +12,9 @@ use crate::nvml::NvmlReport;
 pub enum Question {
     /// NVML's inventory. → [`Answer::Nvml`]. Absent where no library or no driver is.
     Nvml,
+    /// The same with all of each card's topics, among them what takes time: throughput (40 ms a card), NVLink, MIG
+    /// profiles, processes' and sessions' use. → [`Answer::Nvml`]. Ask by [`crate::nvml::ask`].
+    NvmlAll,
     /// What the cards' video engines decode and encode, asked of themselves. → [`Answer::Json`], a
     /// [`crate::codecs::CodecsReport`]. Takes a CUDA context and, for a moment, an NVENC session of each card, so that
     /// nobody asks it in passing. Absent where no driver is.
@@ -55,8 +58,9 @@ impl KubeList {
 }
 
 impl Question {
-    pub const ALL: [Question; 10] = [
+    pub const ALL: [Question; 11] = [
         Question::Nvml,
+        Question::NvmlAll,
         Question::Codecs,
         Question::Containers(Engine::Docker),
         Question::Containers(Engine::Podman),
@@ -72,6 +76,7 @@ impl Question {
     pub fn key(self) -> &'static str {
         match self {
             Question::Nvml => "nvml",
+            Question::NvmlAll => "nvml-all",
             Question::Codecs => "codecs",
             Question::Containers(Engine::Docker) => "docker-containers",
             Question::Containers(Engine::Podman) => "podman-containers",
@@ -98,7 +103,7 @@ impl Question {
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Question::Nvml => f.write_str("NVML"),
+            Question::Nvml | Question::NvmlAll => f.write_str("NVML"),
             Question::Codecs => f.write_str("NVDEC and NVENC"),
             Question::Containers(Engine::Docker) => f.write_str("docker inspect"),
             Question::Containers(Engine::Podman) => f.write_str("podman inspect"),

@@ -50,6 +50,13 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What nobody asked of a thing it does not have.
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Seen::Absent
+    }
+}
+
 impl<T> Seen<T> {
     pub fn is(self) -> Option<T> {
         match self {

@@ -12,7 +12,7 @@ pub(crate) fn parse(key: &str, text: &str) -> Result<(Question, Answer), String>
     })?;
     let value: Value = serde_json::from_str(text).map_err(|error| format!("\"{key}\" is no JSON: {error}"))?;
     let answer = match question {
-        Question::Nvml => Answer::Nvml(Box::new(nvml(value)?)),
+        Question::Nvml | Question::NvmlAll => Answer::Nvml(Box::new(nvml(value)?)),
         _ => Answer::Json(value),
     };
     Ok((question, answer))

@@ -18,6 +18,7 @@ mod explain_log;
 mod gpus;
 mod guard;
 mod lab;
+mod mig;
 mod paint;
 mod plans;
 mod pve_api;
@@ -81,7 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
-        Command::Mig { .. } => Ok(FOUND),
+        Command::Mig { verb } => mig::mig(global, &verb),
         Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),

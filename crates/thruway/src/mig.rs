@@ -8,7 +8,7 @@ use gpu::mig::{self, Cut, Wish};
 use gpu::{Card, Inventory, Users, promises};
 use guest::mig::{Files, How, KEPT, Kept, Subject, UNIT, WANTED};
 use journal::State;
-use machine::{Machine, MachineExt as _};
+use machine::Machine;
 use model::{Bdf, MigOp, Op, Plan, Seen};
 use serde_json::json;
 
@@ -33,8 +33,7 @@ pub fn mig(global: &Global, verb: &MigVerb) -> anyhow::Result<u8> {
         MigVerb::Apply { wish, yes, dry_run } => {
             let target = Target::open(global)?;
             let plan = plan(&target, wish)?;
-            let go =
-                Go { name: change::this_plan(), yes: *yes, dry_run: *dry_run, limit: journal::bind::LIMIT };
+            let go = Go { name: change::this_plan(), yes: *yes, dry_run: *dry_run, limit: journal::bind::LIMIT };
             change::carry_out(global, &target, &plan, &[], &go)
         }
         MigVerb::Verify => verify(global),
@@ -73,9 +72,14 @@ fn plan(target: &Target, wish: &MigWish) -> anyhow::Result<Plan> {
         }
     }
     if subjects.is_empty() {
-        let why: Vec<String> =
-            meant.iter().filter_map(|(card, cut)| cut.as_ref().err().map(|why| format!("{}: {why}", name(card)))).collect();
-        bail!("no card here can be cut. {}", if why.is_empty() { "There is no NVIDIA card".into() } else { why.join("; ") });
+        let why: Vec<String> = meant
+            .iter()
+            .filter_map(|(card, cut)| cut.as_ref().err().map(|why| format!("{}: {why}", name(card))))
+            .collect();
+        bail!(
+            "no card here can be cut. {}",
+            if why.is_empty() { "There is no NVIDIA card".into() } else { why.join("; ") }
+        );
     }
     let program = match &wish.program {
         Some(path) => path.clone(),
@@ -157,7 +161,8 @@ fn one(page: &mut Page, cut: &Cut) {
         page.hang(2, "pending", 10, Tone::Warn, &format!("MIG {to} after the card's next reset"));
     }
     for it in &cut.now.instances {
-        let start = it.start.map_or(String::new(), |start| format!("memory slices {start} to {}", start + it.size.max(1) - 1));
+        let start =
+            it.start.map_or(String::new(), |start| format!("memory slices {start} to {}", start + it.size.max(1) - 1));
         let compute: Vec<String> = it.compute.iter().map(u32::to_string).collect();
         let text = format!("{:<12}{start}, compute slices {}", it.profile, compute.join(" + "));
         page.hang(12, "", 0, Tone::Faint, &text);

@@ -3,69 +3,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs the program")]
 
 mod common;
+#[path = "common/live.rs"]
+mod live;
 
-use std::process::{Command, Output, Stdio};
-
-use common::{stderr, stdout};
-use machine::scratch::Scratch;
+use common::stdout;
+use live::{Live, namespaces};
 use serde_json::Value;
-use simnvml::install::{Installed, install};
-use simnvml::view::View;
-
-/// A box's tree as sysfs, a /dev of its own, and a simulated library.
-struct Live {
-    tree: Scratch,
-    folder: tempfile::TempDir,
-    library: Installed,
-}
-
-const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
-                      touch /dev/nvidiactl /dev/nvidia0; exec \"$@\"";
-
-impl Live {
-    fn new(tree: &str, nvml: &str) -> Live {
-        let scratch = Scratch::temporary().expect("a directory");
-        sim::build_named(tree, &scratch).expect("the box");
-        let folder = tempfile::tempdir().expect("a directory");
-        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
-        let text = View::named(nvml).expect("a box");
-        let library = install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
-        Live { tree: scratch, folder, library }
-    }
-
-    fn thruway(&self, args: &[&str]) -> Output {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
-        command.env("TREE", self.tree.path()).env("LD_LIBRARY_PATH", self.folder.path()).env("NO_COLOR", "1");
-        command.stdin(Stdio::null()).output().expect("unshare, of util-linux")
-    }
-
-    fn control(&self, text: &str) {
-        std::fs::write(&self.library.control, text).expect("writes");
-    }
-
-    /// The whole report of `thruway gpus`.
-    fn gpus(&self) -> Value {
-        let output = self.thruway(&["gpus", "--json"]);
-        serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}{}", stdout(&output), stderr(&output)))
-    }
-
-    /// What NVML said of each card that it said anything of.
-    fn nvml(&self) -> Vec<Value> {
-        let report = self.gpus();
-        let cards = report["cards"].as_array().expect("cards");
-        cards.iter().map(|card| card["nvml"].clone()).filter(|nvml| !nvml.is_null()).collect()
-    }
-}
-
-fn namespaces() -> bool {
-    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]).output();
-    let may = tried.is_ok_and(|output| output.status.success());
-    if !may {
-        println!("SKIP: no mount namespace for this user");
-    }
-    may
-}
 
 /// A field that is there.
 fn is(value: impl Into<Value>) -> Value {

@@ -199,7 +199,7 @@ fn build(file: &Path, manifest: Manifest, parts: &mut Parts) -> Result<(Memory, 
                 let bytes = parts.files.get(&name).filter(|_| is_part(&name));
                 let bytes = bytes.ok_or_else(|| bad(format!("{name} is not in the capture")))?;
                 let answer = match question {
-                    Question::Nvml => serde_json::from_slice(bytes).map(Answer::Nvml),
+                    Question::Nvml | Question::NvmlAll => serde_json::from_slice(bytes).map(Answer::Nvml),
                     _ => serde_json::from_slice(bytes).map(Answer::Json),
                 };
                 used.insert(name);

@@ -1,6 +1,8 @@
 //! `nvidia-smi -q -x` as NVML's report. What the tool prints as N/A was not there; what this version of the tool does
 //! not print at all was not recorded.
 
+mod topics;
+
 use formats::smi_xml::{SmiGpu, SmiLog};
 use model::{Reason, Seen};
 
@@ -15,6 +17,7 @@ pub(super) fn report(log: &SmiLog) -> NvmlReport {
             let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
             number(major).and_then(|major| number(minor).map(|minor| (major, minor)))
         }),
+        confidential: Seen::Unreadable(Reason::NotCaptured),
         gpus: log.gpus.iter().enumerate().map(|(index, gpu)| one(index as u32, gpu)).collect(),
     }
 }
@@ -96,6 +99,17 @@ fn one(index: u32, gpu: &SmiGpu) -> NvmlGpu {
         pcie_width_max: count("pci/pci_gpu_link_info/link_widths/max_link_width"),
         encoder_sessions: count("encoder_stats/session_count"),
         processes: processes(gpu),
+        bar1_used: mib("bar1_memory_usage/used"),
+        health: Seen::Is(Box::new(topics::health(gpu))),
+        board: Seen::Is(Box::new(topics::board(gpu))),
+        errors: Seen::Is(Box::new(topics::errors(gpu))),
+        clocks: Seen::Is(Box::new(topics::clocks(gpu))),
+        power: Seen::Is(Box::new(topics::power(gpu))),
+        heat: Seen::Is(Box::new(topics::heat(gpu))),
+        pcie: Seen::Is(Box::new(topics::pcie(gpu))),
+        engines: Seen::Is(Box::new(topics::engines(gpu))),
+        nvlink: Seen::Is(Box::new(topics::links(gpu))),
+        mig: Seen::Is(Box::new(topics::mig(gpu))),
     }
 }
 
@@ -132,12 +146,13 @@ fn processes(gpu: &SmiGpu) -> Seen<Vec<NvmlProcess>> {
     }
     let all = gpu.processes.iter().filter_map(|process| {
         let field = |name: &str| value(process.get(name));
-        Some(NvmlProcess {
-            pid: process.get("pid")?.parse().ok()?,
-            kind: field("type").is().unwrap_or_default(),
-            memory: field("used_memory").and_then(|text| number::<u64>(&text)).map(|mib| mib.saturating_mul(1 << 20)),
-            name: field("process_name"),
-        })
+        let mut known = NvmlProcess::blank(process.get("pid")?.parse().ok()?, &field("type").is().unwrap_or_default());
+        known.memory =
+            field("used_memory").and_then(|text| number::<u64>(&text)).map(|mib| mib.saturating_mul(1 << 20));
+        known.name = field("process_name");
+        known.gpu_instance = field("gpu_instance_id").and_then(|text| number(&text));
+        known.compute_instance = field("compute_instance_id").and_then(|text| number(&text));
+        Some(known)
     });
     Seen::Is(all.collect())
 }

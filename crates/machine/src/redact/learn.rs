@@ -137,6 +137,11 @@ pub(super) fn names(memory: &Memory) -> BTreeMap<String, Name> {
         match answer {
             Seen::Is(Answer::Nvml(report)) => {
                 report.gpus.iter().filter_map(|gpu| gpu.serial.get()).for_each(|text| serial(&mut found, text));
+                let boards = report.gpus.iter().filter_map(|gpu| gpu.board.get());
+                boards
+                    .flat_map(|board| [&board.pdi, &board.chassis_serial])
+                    .filter_map(Seen::get)
+                    .for_each(|text| serial(&mut found, text));
             }
             Seen::Is(Answer::Json(value)) => from_json(&mut found, value),
             _ => {}

@@ -219,6 +219,7 @@ pub(crate) fn settle(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError>
         driver_version: Seen::Is(version.clone()),
         nvml_version: Seen::Is(format!("{}.{version}", cuda(version).0)),
         cuda_version: Seen::Is(cuda(version)),
+        confidential: Seen::Absent,
         gpus,
     };
     tree.set_answer(Question::Nvml, Some(&Answer::Nvml(Box::new(report))))?;

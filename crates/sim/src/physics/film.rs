@@ -30,7 +30,7 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
     gpu.utilization_gpu = Seen::Is(36);
     gpu.utilization_decoder = Seen::Is(21);
     let (name, memory) = (Seen::Is(FFMPEG.into()), Seen::Is(949 * MIB));
-    gpu.processes = Seen::Is(vec![NvmlProcess { pid: PID, kind: "C".into(), memory, name }]);
+    gpu.processes = Seen::Is(vec![NvmlProcess { memory, name, ..NvmlProcess::blank(PID, "C") }]);
     let node = format!("/dev/nvidia{}", gpu.minor.get().copied().unwrap_or(0));
     let (pod, container) = jellyfin(&tree);
     tree.set_answer(Question::Nvml, Some(&Answer::Nvml(report)))?;

@@ -1,7 +1,63 @@
 //! NVML's inventory as data. N/A stays N/A: a field that the card or driver does not report is [`Seen::Absent`].
+//!
+//! A card's topics beyond the first are each one value, so that a report tells what was asked: a topic that was not asked is
+//! unreadable with that reason, and one that an older capture does not have was not recorded.
 
-use model::Seen;
+mod card;
+mod state;
+
+use model::{Reason, Seen};
 use serde::{Deserialize, Serialize};
+
+pub use card::{NvmlBoard, NvmlCounts, NvmlErrors, NvmlHealth, NvmlPlaces, reasons};
+pub use state::{
+    NvmlClocks, NvmlEngines, NvmlHeat, NvmlLink, NvmlLinks, NvmlMig, NvmlMigDevice, NvmlMigInstance, NvmlMigProfile,
+    NvmlModulePower, NvmlPcie, NvmlPower, NvmlSession,
+};
+
+pub use crate::nvml_live::watch::{Watch, Xid};
+use crate::{Answer, Machine, Question};
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What every report shows and checks need.
+    Plain,
+    /// All topics: some milliseconds a card, and 40 for the throughput of its link.
+    All,
+}
+
+/// NVML's report. With [`Depth::All`], a machine that answers only the plain question (an older capture) gives that.
+pub fn ask(machine: &dyn Machine, depth: Depth) -> Seen<NvmlReport> {
+    let plain = || report(machine.ask(&Question::Nvml));
+    match depth {
+        Depth::Plain => plain(),
+        Depth::All => match report(machine.ask(&Question::NvmlAll)) {
+            Seen::Absent | Seen::Unreadable(Reason::NotCaptured) => plain(),
+            seen => seen,
+        },
+    }
+}
+
+fn report(answer: Seen<Answer>) -> Seen<NvmlReport> {
+    answer.and_then(|answer| match answer {
+        Answer::Nvml(report) => Seen::Is(*report),
+        Answer::Json(_) => Seen::Unreadable(Reason::Malformed("NVML's answer is no NVML report".into())),
+    })
+}
+
+/// A topic with its fields.
+pub type Topic<T> = Seen<Box<T>>;
+
+/// Of a report that is older than the topic.
+fn not_recorded<T>() -> Topic<T> {
+    Seen::Unreadable(Reason::NotCaptured)
+}
+
+/// Of a report for which it was not asked.
+pub(crate) fn not_asked<T>() -> Topic<T> {
+    Seen::Unreadable(Reason::Other("not asked".into()))
+}
 
 /// All that one NVML session says. Source of each field: the NVML function named beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +68,9 @@ pub struct NvmlReport {
     pub nvml_version: Seen<String>,
     /// nvmlSystemGetCudaDriverVersion_v2 as (major, minor).
     pub cuda_version: Seen<(u32, u32)>,
+    /// nvmlSystemGetConfComputeState: what confidential computing is here ("off", "on", "developer tools").
+    #[serde(default)]
+    pub confidential: Seen<String>,
     /// In NVML's order, which is PCI bus order.
     pub gpus: Vec<NvmlGpu>,
 }
@@ -78,6 +137,29 @@ pub struct NvmlGpu {
     /// nvmlDeviceGetEncoderStats: sessions now.
     pub encoder_sessions: Seen<u32>,
     pub processes: Seen<Vec<NvmlProcess>>,
+    #[serde(default = "not_recorded")]
+    pub health: Topic<NvmlHealth>,
+    #[serde(default = "not_recorded")]
+    pub board: Topic<NvmlBoard>,
+    #[serde(default = "not_recorded")]
+    pub errors: Topic<NvmlErrors>,
+    #[serde(default = "not_recorded")]
+    pub clocks: Topic<NvmlClocks>,
+    #[serde(default = "not_recorded")]
+    pub power: Topic<NvmlPower>,
+    #[serde(default = "not_recorded")]
+    pub heat: Topic<NvmlHeat>,
+    #[serde(default = "not_recorded")]
+    pub pcie: Topic<NvmlPcie>,
+    #[serde(default = "not_recorded")]
+    pub engines: Topic<NvmlEngines>,
+    #[serde(default = "not_recorded")]
+    pub nvlink: Topic<NvmlLinks>,
+    #[serde(default = "not_recorded")]
+    pub mig: Topic<NvmlMig>,
+    /// Bytes. Recorded since the topics are.
+    #[serde(default)]
+    pub bar1_used: Seen<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +172,38 @@ pub struct NvmlProcess {
     pub memory: Seen<u64>,
     /// From /proc/PID/comm or cmdline where it can be read.
     pub name: Seen<String>,
+    /// The MIG instances it runs in.
+    #[serde(default)]
+    pub gpu_instance: Seen<u32>,
+    #[serde(default)]
+    pub compute_instance: Seen<u32>,
+    /// Per cent of time: nvmlDeviceGetProcessUtilization. Absent where it did not run, or was not asked.
+    #[serde(default)]
+    pub sm: Seen<u32>,
+    #[serde(default)]
+    pub memory_use: Seen<u32>,
+    #[serde(default)]
+    pub encoder: Seen<u32>,
+    #[serde(default)]
+    pub decoder: Seen<u32>,
+}
+
+impl NvmlProcess {
+    /// One of which nothing but its number and kind is known.
+    pub fn blank(pid: u32, kind: &str) -> Self {
+        NvmlProcess {
+            pid,
+            kind: kind.into(),
+            memory: Seen::Absent,
+            name: Seen::Absent,
+            gpu_instance: Seen::Absent,
+            compute_instance: Seen::Absent,
+            sm: Seen::Absent,
+            memory_use: Seen::Absent,
+            encoder: Seen::Absent,
+            decoder: Seen::Absent,
+        }
+    }
 }
 
 impl NvmlGpu {
@@ -142,6 +256,17 @@ impl NvmlGpu {
             pcie_width_max: n(),
             encoder_sessions: n(),
             processes: n(),
+            health: n(),
+            board: n(),
+            errors: n(),
+            clocks: n(),
+            power: n(),
+            heat: n(),
+            pcie: n(),
+            engines: n(),
+            nvlink: n(),
+            mig: n(),
+            bar1_used: n(),
         }
     }
 }

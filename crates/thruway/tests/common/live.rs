@@ -1,0 +1,90 @@
+//! The program on a live machine whose NVML is the simulated library: root and mount namespaces.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, reason = "tests; each uses a part of it")]
+#![allow(clippy::print_stdout, reason = "says what it skips")]
+
+use std::process::{Command, Output, Stdio};
+
+use machine::scratch::Scratch;
+use serde_json::Value;
+use simnvml::install::{Installed, install};
+use simnvml::view::View;
+
+use super::common::{stderr, stdout};
+
+/// A box's tree as sysfs, a /dev of its own, and a simulated library. What the program writes below /etc and /var/lib stays
+/// in `folder`, from call to call.
+pub struct Live {
+    tree: Scratch,
+    folder: tempfile::TempDir,
+    library: Installed,
+}
+
+const SCRIPT: &str = "set -e
+for dir in etc var/lib; do
+  mkdir -p \"$FOLDER/upper/$dir\" \"$FOLDER/work/$dir\"
+  mount -t overlay overlay -o \"lowerdir=/$dir,upperdir=$FOLDER/upper/$dir,workdir=$FOLDER/work/$dir\" \"/$dir\"
+done
+mount --bind \"$TREE/sys\" /sys
+mount -t tmpfs none /dev
+mknod -m 666 /dev/null c 1 3
+touch /dev/nvidiactl /dev/nvidia0
+exec \"$@\"";
+
+impl Live {
+    pub fn new(tree: &str, nvml: &str) -> Live {
+        let scratch = Scratch::temporary().expect("a directory");
+        sim::build_named(tree, &scratch).expect("the box");
+        let folder = tempfile::tempdir().expect("a directory");
+        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
+        let text = View::named(nvml).expect("a box");
+        let library = install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
+        Live { tree: scratch, folder, library }
+    }
+
+    pub fn thruway(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
+        command
+            .env("TREE", self.tree.path())
+            .env("FOLDER", self.folder.path())
+            .env("LD_LIBRARY_PATH", self.folder.path())
+            .env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).output().expect("unshare, of util-linux")
+    }
+
+    pub fn control(&self, text: &str) {
+        std::fs::write(&self.library.control, text).expect("writes");
+    }
+
+    /// What the simulated driver keeps of a cut until its next start.
+    pub fn state(&self) -> std::path::PathBuf {
+        self.folder.path().join("thruway-sim/state.toml")
+    }
+
+    /// A file as the program left it, below its own /etc or /var/lib.
+    pub fn left(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.folder.path().join("upper").join(path.trim_start_matches('/'))).ok()
+    }
+
+    /// The whole report of `thruway gpus`.
+    pub fn gpus(&self) -> Value {
+        let output = self.thruway(&["gpus", "--json"]);
+        serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}{}", stdout(&output), stderr(&output)))
+    }
+
+    /// What NVML said of each card that it said anything of.
+    pub fn nvml(&self) -> Vec<Value> {
+        let report = self.gpus();
+        let cards = report["cards"].as_array().expect("cards");
+        cards.iter().map(|card| card["nvml"].clone()).filter(|nvml| !nvml.is_null()).collect()
+    }
+}
+
+pub fn namespaces() -> bool {
+    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]).output();
+    let may = tried.is_ok_and(|output| output.status.success());
+    if !may {
+        println!("SKIP: no mount namespace for this user");
+    }
+    may
+}
