@@ -182,7 +182,9 @@ fn fresh(plan: &Plan, target: &Target, name: &str) -> anyhow::Result<()> {
 }
 
 /// Deals with what an interrupted run left, and says so.
-pub fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
+/// The numbers of the changes that it took back.
+pub fn recover(journal: &mut Journal<'_>) -> anyhow::Result<Vec<u64>> {
+    let mut back = Vec::new();
     for recovered in journal.recover().map_err(rootly)? {
         match recovered {
             Recovered::Completed(number) => {
@@ -191,10 +193,11 @@ pub fn recover(journal: &mut Journal<'_>) -> anyhow::Result<()> {
             Recovered::TakenBack(undone) => {
                 warn(&format!("Change {} had been interrupted: it was taken back.", undone.number))?;
                 loose_ends(&undone)?;
+                back.push(undone.number);
             }
         }
     }
-    Ok(())
+    Ok(back)
 }
 
 /// What of a change taken back is not as it was.
@@ -329,7 +332,14 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
     let hands = pve_api::hands(global, &target, target.hands()?, None)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     if !args.dry_run {
-        recover(&mut journal)?;
+        let back = recover(&mut journal)?;
+        // What was asked for is done; the change before it was not meant.
+        if !back.is_empty() && args.number.is_none_or(|number| back.contains(&number)) {
+            if global.json {
+                say(&(serde_json::json!({ "recovered": back }).to_string() + "\n"))?;
+            }
+            return Ok(DONE);
+        }
     }
     let number = args.number.or_else(|| standing(journal.log(), layers).next_back().map(|t| t.number));
     let Some(number) = number else {

@@ -71,6 +71,9 @@ fn plan(target: &Target, wish: &MigWish) -> anyhow::Result<Plan> {
             (Err(_), _) => {}
         }
     }
+    if subjects.is_empty() && wish.config.is_some() {
+        bail!("the layout {} says nothing of the cards here that can be cut", wish.layout);
+    }
     if subjects.is_empty() {
         let why: Vec<String> = meant
             .iter()
