@@ -168,6 +168,9 @@ pub struct Card {
     pub bar1_used_mib: u64,
     /// Bits.
     pub bus_width: u32,
+    /// Level 2 cache.
+    #[serde(default)]
+    pub l2_kib: u32,
     #[serde(default)]
     pub display: bool,
     /// Has NVENC.

@@ -76,13 +76,13 @@ impl Eye {
 }
 
 impl View {
-    /// What the control file has for a call: it may hang first; then the code that it is to give.
-    pub fn fault(&self, call: &str) -> Option<u32> {
+    /// What the control file has for a call, which may have several names: it may hang first; then the code that it is to give.
+    pub fn fault(&self, names: &[&str]) -> Option<u32> {
         if let Some(hang) = &self.control.hang
-            && (hang.calls.is_empty() || hang.calls.iter().any(|name| name == call))
+            && (hang.calls.is_empty() || hang.calls.iter().any(|call| names.contains(&call.as_str())))
         {
             std::thread::sleep(Duration::from_millis(hang.milliseconds));
         }
-        self.control.fail.get(call).copied().filter(|code| *code != 0)
+        names.iter().find_map(|name| self.control.fail.get(*name)).copied().filter(|code| *code != 0)
     }
 }

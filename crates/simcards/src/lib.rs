@@ -3,12 +3,14 @@
 //!
 //! It exports no C symbol: each library that links it shows its own functions and nothing else.
 
+pub mod abi;
 pub mod branch;
 pub mod card;
 pub mod elf;
 pub mod eye;
 pub mod install;
 pub mod kept;
+pub mod neighbour;
 pub mod place;
 pub mod symbols;
 pub mod video;

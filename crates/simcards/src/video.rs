@@ -29,6 +29,8 @@ pub struct Decode {
     /// Width and height in pixels.
     pub max: [u32; 2],
     pub min: [u16; 2],
+    /// The most macroblocks of a picture; None: as many as `max` has.
+    pub macroblocks: Option<u32>,
     /// Where it is not the card's number of NVDEC engines (JPEG has its own).
     pub engines: Option<u8>,
 }

@@ -30,7 +30,7 @@ struct Watch {
     readings: Vec<u32>,
 }
 
-/// 0 every result was right, 1 one was not, 2 it could not run.
+/// 0 every result was right, 1 one was not or the card was lost, 2 it could not run.
 pub fn stress(global: &Global, args: &StressArgs) -> anyhow::Result<u8> {
     if global.root.is_some() || global.from.is_some() || global.sim.is_some() {
         bail!("stress works on this machine's own cards: --root, --from and --sim choose none");
@@ -85,11 +85,16 @@ pub fn stress(global: &Global, args: &StressArgs) -> anyhow::Result<u8> {
     let ecc = |gpu: &Option<NvmlGpu>| gpu.as_ref().and_then(|gpu| gpu.ecc_uncorrected_volatile.get().copied());
     let new_ecc = ecc(&after).zip(ecc(&before)).map(|(after, before)| after.saturating_sub(before));
     let wrong = tally.errors() > 0 || new_ecc.is_some_and(|new| new > 0);
-    let status = if wrong { FOUND } else { DONE };
+    let status = if wrong || tally.lost.is_some() { FOUND } else { DONE };
+    let verdict = match (&tally.lost, wrong) {
+        (Some(_), _) => "lost",
+        (None, true) => "wrong",
+        (None, false) => "right",
+    };
     if global.json {
         let report = json!({
             "schema": SCHEMA, "thruway": env!("CARGO_PKG_VERSION"), "bdf": bus_id, "name": name,
-            "verdict": if wrong { "wrong" } else { "right" }, "tally": tally, "peak": peak,
+            "verdict": verdict, "tally": tally, "peak": peak,
             "bandwidth": tally.bandwidth(), "integers": tally.integers(), "floats": tally.floats(),
             "hottest": watch.hottest, "most_power_mw": watch.most_power, "slowest_sm_mhz": watch.slowest_sm,
             "new_ecc_uncorrected": new_ecc,
@@ -171,8 +176,13 @@ fn report(tally: &Tally, peak: &Peak, watch: &Watch, ecc: Option<u64>, wrong: bo
             parts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} of {what}")).collect();
         let text = format!("WRONG: {}{}", parts.join(", "), place.unwrap_or_default());
         line("results", Tone::Bad, &text);
-    } else {
+    } else if tally.lost.is_none() {
         line("results", Tone::Good, "every one right, bit by bit");
+    }
+    if let Some(lost) = &tally.lost {
+        let text = format!("LOST after {:.0} s: the card stopped working ({lost})", tally.seconds);
+        line("card", Tone::Bad, &text);
+        line("why", Tone::Plain, "journalctl -k -g 'NVRM|pcieport' | thruway explain");
     }
     page.text()
 }

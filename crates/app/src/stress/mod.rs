@@ -20,6 +20,10 @@ const ROUNDS: u32 = 16_384;
 /// Memory's and each kind of arithmetic's part of a slice.
 const SLICE: Duration = Duration::from_millis(400);
 
+/// CUresults of a card that was well and is not any more: unavailable (46), an uncorrectable ECC error (214), NVLink (220),
+/// faults of kernels that have none (700, 714 to 719), a launch without an end (702), unknown (999).
+const LOST: [i32; 12] = [46, 214, 220, 700, 702, 714, 715, 716, 717, 718, 719, 999];
+
 /// How much of what.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -50,6 +54,8 @@ pub struct Tally {
     pub float_seconds: f64,
     /// A stop was asked for before the time was over.
     pub stopped: bool,
+    /// The card stopped working in the middle, in CUDA's words.
+    pub lost: Option<String>,
 }
 
 impl Tally {
@@ -142,19 +148,18 @@ pub fn run(
             tally.stopped = true;
             break;
         }
-        bench.memory(&memory, seed, stop, &mut tally)?;
-        let integers = kernels::integers(seed, ROUNDS);
-        let (count, ops, seconds) = bench.arithmetic(&bench.integers, seed, &integers, stop)?;
-        tally.integer_errors += count;
-        tally.integer_ops += ops * kernels::INT_OPS;
-        tally.integer_seconds += seconds;
-        let floats = kernels::floats(seed, ROUNDS);
-        let (count, ops, seconds) = bench.arithmetic(&bench.floats, seed, &floats, stop)?;
-        tally.float_errors += count;
-        tally.float_ops += ops * kernels::FLOAT_OPS;
-        tally.float_seconds += seconds;
-        seed = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        let done = bench.slice(&memory, seed, stop, &mut tally);
         tally.seconds = began.elapsed().as_secs_f64();
+        match done {
+            Ok(()) => {}
+            // What was found until then stands, and that it stopped is itself a finding.
+            Err(error) if LOST.contains(&error.code) => {
+                tally.lost = Some(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        seed = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
         tell(&tally, &peak);
     }
     Ok((tally, peak))
@@ -186,6 +191,22 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Memory, integers and floats, a part of a second each.
+    fn slice(&self, memory: &Buffer<'_>, seed: u32, stop: &AtomicBool, tally: &mut Tally) -> Result<(), CudaError> {
+        self.memory(memory, seed, stop, tally)?;
+        let integers = kernels::integers(seed, ROUNDS);
+        let (count, ops, seconds) = self.arithmetic(&self.integers, seed, &integers, stop)?;
+        tally.integer_errors += count;
+        tally.integer_ops += ops * kernels::INT_OPS;
+        tally.integer_seconds += seconds;
+        let floats = kernels::floats(seed, ROUNDS);
+        let (count, ops, seconds) = self.arithmetic(&self.floats, seed, &floats, stop)?;
+        tally.float_errors += count;
+        tally.float_ops += ops * kernels::FLOAT_OPS;
+        tally.float_seconds += seconds;
+        Ok(())
+    }
+
     /// Nothing wrong yet: no count, and no lowest place.
     fn clear(&self) -> Result<(), CudaError> {
         self.errors.write(&[0, 0, u32::MAX, u32::MAX])
