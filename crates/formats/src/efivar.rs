@@ -5,6 +5,9 @@ use std::fmt;
 /// The file's name in /sys/firmware/efi/efivars.
 pub const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
+/// The keys that shim believes beside the firmware's, as it hands them to the kernel: signature lists.
+pub const MOK_LIST: &str = "MokListRT-605dab50-e046-4300-abb6-3dd810dd8b23";
+
 /// One variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {

@@ -1,12 +1,12 @@
-//! What to install: the branch and the modules that fit the cards, as lines to paste. Never run by us: a driver is
-//! large, comes from somebody else, and is the user's choice.
+//! What to install: the branch and the modules that fit the cards. `ways` finds the packages; what no package manager
+//! has is lines to paste.
 
 use gpu::branch::{Advice, Fit, advice, judge};
 use gpu::{Arch, Card, ModuleKind};
 use model::Fix;
 
-use crate::Facts;
 use crate::observe::Pkg;
+use crate::{Facts, ways};
 
 /// The branch that the distributions carry longest, for cards that any current branch runs.
 const CURRENT: u32 = 580;
@@ -18,6 +18,8 @@ pub(crate) fn needs(facts: &Facts) -> Option<Needs> {
     let rows: Vec<Advice> = arches.iter().map(|arch| advice(*arch)).collect();
     let first = rows.first()?;
     Some(Needs {
+        open: rows.iter().all(|row| row.open),
+        proprietary: rows.iter().all(|row| row.proprietary),
         arch: first.arch,
         newest: rows.iter().filter_map(|row| row.newest).min(),
         oldest: rows.iter().map(|row| row.oldest).max().unwrap_or(first.oldest),
@@ -31,21 +33,30 @@ pub(crate) struct Needs {
     pub arch: Arch,
     pub newest: Option<u32>,
     pub oldest: u32,
+    /// The kind to prefer where nothing speaks against it.
     pub kind: ModuleKind,
+    /// The open modules run all of them; the proprietary ones do.
+    pub open: bool,
+    pub proprietary: bool,
     pub says: String,
 }
 
 impl Needs {
-    fn fits(&self, branch: u32, kind: ModuleKind) -> bool {
-        branch >= self.oldest && self.newest.is_none_or(|newest| branch <= newest) && kind == self.kind
+    /// This branch with these modules runs every card here.
+    pub fn runs(&self, branch: u32, kind: ModuleKind) -> bool {
+        let kinds = match kind {
+            ModuleKind::Open => self.open,
+            ModuleKind::Proprietary => self.proprietary,
+        };
+        branch >= self.oldest && self.newest.is_none_or(|newest| branch <= newest) && kinds
     }
 
-    /// The branch to install: the newest fitting one that apt offers, else a long-lived one.
-    fn branch(&self, facts: &Facts) -> u32 {
+    /// Ubuntu's branch to install: the newest fitting one that apt offers, else a long-lived one.
+    pub fn branch(&self, facts: &Facts) -> u32 {
         let offered = facts.offered.iter().filter(|package| package.name.starts_with("nvidia-headless-"));
         let fitting = offered.filter_map(|package| {
             let kind = if package.open() { ModuleKind::Open } else { ModuleKind::Proprietary };
-            package.branch().filter(|branch| self.fits(*branch, kind))
+            package.branch().filter(|branch| self.runs(*branch, kind))
         });
         // Ubuntu 20.04's own archive ends before 580.
         let old = facts.os.id == "ubuntu" && facts.os.version.starts_with("20.");
@@ -56,50 +67,35 @@ impl Needs {
 
 /// The commands that install a fitting driver on this distribution; empty where we do not know its packages.
 pub(crate) fn lines(facts: &Facts, needs: &Needs) -> Vec<String> {
-    let branch = needs.branch(facts);
-    let open = needs.kind == ModuleKind::Open;
-    let release = facts.release.get().map_or("$(uname -r)", String::as_str);
-    match facts.os.id.as_str() {
-        "ubuntu" => {
-            let suffix = if open { "-open" } else { "" };
-            vec![
-                format!("sudo apt-get install build-essential linux-headers-{release}"),
-                format!(
-                    "sudo apt-get install --no-install-recommends nvidia-headless-{branch}-server{suffix} \
-                     nvidia-utils-{branch}-server libnvidia-decode-{branch}-server libnvidia-encode-{branch}-server"
-                ),
-            ]
+    match ways::way(facts, needs) {
+        Ok(way) => {
+            let mut lines = Vec::new();
+            if !facts.sources.lacks(&way.components).is_empty() {
+                lines.push(format!(
+                    "add {} to the components of Debian's sources, then apt-get update",
+                    way.components.join(", ")
+                ));
+            }
+            lines.push(format!("sudo {}", way.manager.install(&way.packages).join(" ")));
+            lines
         }
-        "debian" if needs.newest.is_some_and(|newest| newest <= 470) => vec![
-            format!("sudo apt-get install build-essential linux-headers-{release}"),
-            "sudo apt-get install nvidia-tesla-470-driver   # needs contrib and non-free in sources.list".into(),
-        ],
-        "debian" => {
-            let modules = if open { "nvidia-open-kernel-dkms " } else { "nvidia-kernel-dkms " };
-            vec![
-                format!("sudo apt-get install build-essential linux-headers-{release}"),
-                format!(
-                    "sudo apt-get install {modules}nvidia-smi libnvcuvid1 libnvidia-encode1   # needs contrib and \
-                     non-free in sources.list; apt-cache policy must show branch {} or {}",
-                    needs.newest.unwrap_or(needs.oldest),
-                    if needs.newest.is_some() { "older" } else { "newer" }
-                ),
-            ]
-        }
-        _ => Vec::new(),
+        Err(no) => no.instead,
     }
 }
 
 /// The way out for a missing or unfit driver.
 pub(crate) fn fix(facts: &Facts) -> Fix {
+    let costs = "a download of some hundred megabytes, a build of some minutes, and a reboot";
     let Some(needs) = needs(facts) else {
         let does = "install the NVIDIA driver branch that your card's generation needs";
         return Fix::by_hand(does, &[], "remove the packages again");
     };
+    if crate::plan::installs(facts).is_some_and(|way| way.is_ok()) {
+        return Fix::planned(format!("install {}", needs.says), "sudo thruway guest apply").costs(costs);
+    }
     let lines = lines(facts, &needs);
     let paste: Vec<&str> = lines.iter().map(String::as_str).collect();
-    Fix::by_hand(format!("install {}", needs.says), &paste, "sudo apt-get purge the same packages")
-        .costs("a download of some hundred megabytes, and a reboot")
+    Fix::by_hand(format!("install {}", needs.says), &paste, "remove the same packages").costs(costs)
 }
 
 /// Why this package's driver does not run this card; `None` where it does or the branch cannot be told.

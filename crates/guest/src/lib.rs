@@ -7,10 +7,11 @@ pub mod mig;
 pub mod observe;
 mod plan;
 mod verify;
+mod ways;
 
 pub use checks::CHECKS;
 pub use observe::{Facts, observe};
-pub use plan::{NOUVEAU_FILE, plan};
+pub use plan::{NOUVEAU_FILE, SOURCES_FILE, UVM_FILE, plan};
 pub use verify::verify;
 
 use model::{Presence, Seen};

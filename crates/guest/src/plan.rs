@@ -1,14 +1,27 @@
-//! What we change for the driver: nouveau is kept away by a drop-in of our own, at the next boot. The driver itself
-//! is advice, with lines to paste.
+//! What we change for the driver: nouveau is kept away by a drop-in of our own, the distribution's driver is installed
+//! by its package manager, and nvidia-uvm is loaded at every boot. What no package manager has is lines to paste.
 
 use std::collections::BTreeMap;
 
-use model::{Before, Change, Content, Digest, Effective, Intent, Layer, Op, Plan, Risk, Seen, Undo};
+use formats::aptsources;
+use gpu::ModuleKind;
+use model::{
+    Before, Builds, Change, Content, Digest, Effective, Intent, Layer, Manager, Op, PackagesOp, Plan, Risk, Seen, Undo,
+};
 
+use crate::ways::{self, NoWay, Way};
 use crate::{Facts, advice};
 
 /// Our drop-in. Written only where no other line keeps nouveau away.
 pub const NOUVEAU_FILE: &str = "/etc/modprobe.d/thruway-nouveau.conf";
+
+/// Components of the distribution's archive that hold the driver, where the user's own sources lack them.
+pub const SOURCES_FILE: &str = "/etc/apt/sources.list.d/thruway-nvidia.sources";
+
+/// nvidia-uvm at every boot.
+pub const UVM_FILE: &str = "/etc/modules-load.d/thruway-nvidia-uvm.conf";
+
+const UVM_TEXT: &str = "# CUDA and NVDEC need it, and in a container nobody may load it.\nnvidia-uvm\n";
 
 const TEXT: &str = "# NVIDIA's driver cannot take a card that nouveau holds.\n\
     blacklist nouveau\noptions nouveau modeset=0\n";
@@ -21,16 +34,148 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     let cards: Vec<String> =
         facts.usable().map(|card| format!("{} ({})", card.identity.bdf, card.short_name())).collect();
     plan.intent.push(format!("inferred: NVIDIA's driver is to run {} on this machine", cards.join(", ")));
-    if nouveau_in_the_way(facts) && facts.nouveau_off.is_empty() {
-        match &facts.modprobe_unread {
-            Some(reason) => plan
-                .notes
-                .push(format!("modprobe.d could not be read ({reason}), so nothing is planned against nouveau")),
-            None => changes(facts, &mut plan),
+    let nouveau = nouveau_in_the_way(facts) && facts.nouveau_off.is_empty();
+    match &facts.modprobe_unread {
+        Some(reason) if nouveau => {
+            plan.notes.push(format!("modprobe.d could not be read ({reason}), so nothing is planned against nouveau"))
         }
+        None if nouveau => keep_away(facts, &mut plan),
+        _ => {}
     }
-    notes(facts, &mut plan);
+    match installs(facts) {
+        Some(Ok(way)) => install(facts, &way, &mut plan),
+        Some(Err(no)) => by_hand(facts, no, &mut plan),
+        None => {}
+    }
+    uvm(facts, &mut plan);
+    if nouveau && facts.modprobe_unread.is_none() {
+        initramfs(facts, &mut plan);
+    }
     plan
+}
+
+/// The driver to install: none where one runs, is installed, or lies built for this kernel; an error where no package
+/// fits.
+pub(crate) fn installs(facts: &Facts) -> Option<Result<Way, NoWay>> {
+    let installed = facts.packages.get().is_some_and(|all| all.iter().any(|package| package.driver()));
+    if facts.driver.kernel.is_there() || installed || facts.has_driver_module() {
+        return None;
+    }
+    // Whether one runs or is installed could not be seen: nothing is built on that.
+    let unseen = facts.driver.kernel.unreadable().or(facts.packages.value.unreadable());
+    if let Some(reason) = unseen {
+        let says = format!("whether a driver is here already could not be seen ({reason})");
+        return Some(Err(NoWay { says, instead: Vec::new() }));
+    }
+    let needs = advice::needs(facts)?;
+    Some(match &facts.release.value {
+        Seen::Is(_) => ways::way(facts, &needs),
+        _ => Err(NoWay { says: "which kernel runs could not be seen".into(), instead: Vec::new() }),
+    })
+}
+
+fn step(title: impl Into<String>, op: Op, expects: Before, because: &str) -> Change {
+    Change {
+        layer: Layer::Guest,
+        title: title.into(),
+        op,
+        expects,
+        because: vec![because.to_owned()],
+        risk: Vec::new(),
+        effective: Effective::NextBoot,
+        undo: Undo::Exact,
+    }
+}
+
+fn new_file(path: &str, text: &str) -> Op {
+    Op::WriteFile { path: path.into(), content: Content::Text(text.into()), mode: 0o644 }
+}
+
+fn install(facts: &Facts, way: &Way, plan: &mut Plan) {
+    let because = "guest/driver-missing";
+    let lacks = facts.sources.lacks(&way.components);
+    let mut refresh = facts.offered.is_empty() && way.manager == Manager::Apt;
+    if !lacks.is_empty() {
+        if let Some(unread) = &facts.sources.unread {
+            plan.notes.push(format!("the driver is not planned: apt's sources could not be read ({unread})"));
+            return;
+        }
+        if facts.sources.archives.is_empty() {
+            plan.notes.push(format!(
+                "the driver is not planned: no archive of {} {} is in apt's sources; add one with {} first",
+                facts.os.id,
+                facts.os.codename,
+                way.components.join(", ")
+            ));
+            return;
+        }
+        let stanzas: Vec<String> =
+            facts.sources.archives.iter().map(|archive| aptsources::stanza(&archive.entry(), &lacks)).collect();
+        let text = format!(
+            "# The archives of this system's own sources, with what NVIDIA's driver is in.\n{}",
+            stanzas.join("\n")
+        );
+        let title = format!("let apt see the archive's components {}", lacks.join(", "));
+        let mut change = step(title, new_file(SOURCES_FILE, &text), Before::NoFile, because);
+        change.effective = Effective::Now;
+        change.risk.push(Risk::Security(
+            "software that is not free, which Debian cannot mend, may be installed from now on".into(),
+        ));
+        plan.changes.push(change);
+        refresh = true;
+    }
+    let branch = way.branch.map_or(String::new(), |branch| format!(", branch {branch}"));
+    let kind = if way.kind == ModuleKind::Open { "open" } else { "proprietary" };
+    let builds = facts.release.get().map(|release| Builds { release: release.clone(), any_of: way.modules.clone() });
+    let what = if way.signed { "modules signed by the distribution" } else { "modules built here" };
+    let op = PackagesOp { manager: way.manager, install: way.packages.clone(), refresh, builds };
+    let title = format!("install NVIDIA's driver{branch}, with the {kind} kernel modules ({what})");
+    let mut change = step(title, Op::Packages(op), Before::Nothing, because);
+    change.undo = Undo::Inverse;
+    change.risk.push(Risk::Reboot);
+    change.risk.push(Risk::Security("NVIDIA's modules run in this kernel; the kernel is tainted by them".into()));
+    plan.changes.push(change);
+    let build = if way.signed { "" } else { ", and some minutes of building kernel modules" };
+    plan.notes.push(format!(
+        "the driver is a download of some hundred megabytes from the archives that {} knows{build}; it is some gigabytes on disk, \
+         and undo removes exactly what came",
+        way.manager.name()
+    ));
+    plan.notes.push("after the reboot NVIDIA's driver has the card; thruway never reboots by itself here".into());
+    if facts.secure_boot.get() == Some(&true) && !way.signed {
+        plan.notes.extend(crate::checks::enrolment(facts));
+    }
+}
+
+/// The driver, in words and lines.
+fn by_hand(facts: &Facts, no: NoWay, plan: &mut Plan) {
+    let Some(needs) = advice::needs(facts) else { return };
+    let card = facts.usable().find(|card| card.arch == Some(needs.arch));
+    let name = card.map_or("the card", |card| card.short_name());
+    plan.notes.push(format!("no driver is planned for {name} ({}): {}. By hand:", needs.arch.name(), no.says));
+    plan.notes.extend(no.instead);
+}
+
+/// nvidia-uvm at every boot, once a driver is here or comes.
+fn uvm(facts: &Facts, plan: &mut Plan) {
+    let comes = plan.changes.iter().any(|change| matches!(change.op, Op::Packages(_)));
+    let runs = facts.driver.kernel.is_there() && facts.major("nvidia-uvm").is_none();
+    let listed = facts.loaded_at_boot.iter().any(|name| name == "nvidia_uvm");
+    if !(comes || runs && facts.majors.value.is_there()) || listed {
+        return;
+    }
+    let mut change =
+        step("load nvidia-uvm at every boot", new_file(UVM_FILE, UVM_TEXT), Before::NoFile, "guest/uvm-not-loaded");
+    if runs {
+        change.effective = Effective::Now;
+    }
+    plan.changes.push(change);
+    if runs {
+        let op = Op::Service { unit: "systemd-modules-load.service".into(), verb: model::ServiceVerb::Restart };
+        let mut change = step("load it now", op, Before::Nothing, "guest/uvm-not-loaded");
+        (change.effective, change.undo) = (Effective::Now, Undo::Inverse);
+        plan.changes.push(change);
+    }
 }
 
 /// Every card here goes to a VM by this very intent: then no driver is to run here. In a VM the addresses are others.
@@ -46,7 +191,7 @@ pub(crate) fn nouveau_in_the_way(facts: &Facts) -> bool {
     holds || loaded || (facts.has_module("nouveau") && !facts.driver.kernel.is_there())
 }
 
-fn changes(facts: &Facts, plan: &mut Plan) {
+fn keep_away(facts: &Facts, plan: &mut Plan) {
     let expects = match &facts.drop_in {
         Seen::Is(bytes) => Before::File(Digest::of(bytes)),
         _ => Before::NoFile,
@@ -64,44 +209,26 @@ fn changes(facts: &Facts, plan: &mut Plan) {
         title: "keep nouveau off the card, so that NVIDIA's driver can have it".into(),
         op: Op::WriteFile { path: NOUVEAU_FILE.into(), content: Content::Text(TEXT.into()), mode: 0o644 },
         expects,
-        because: because.clone(),
-        risk: risk.clone(),
+        because,
+        risk,
         effective: Effective::NextBoot,
         undo: Undo::Exact,
     });
+}
+
+fn initramfs(facts: &Facts, plan: &mut Plan) {
+    let title = "make the initramfs again: nouveau may be loaded from it before the root file system is there";
     match &facts.initramfs {
-        Seen::Is(tool) => plan.changes.push(Change {
-            layer: Layer::Guest,
-            title: "make the initramfs again: nouveau may be loaded from it before the root file system is there"
-                .into(),
-            op: Op::Regenerate(tool.clone()),
-            expects: Before::Nothing,
-            because,
-            risk: vec![Risk::Reboot],
-            effective: Effective::NextBoot,
-            undo: Undo::Inverse,
-        }),
+        Seen::Is(tool) => {
+            let mut change = step(title, Op::Regenerate(tool.clone()), Before::Nothing, "guest/nouveau-holds-card");
+            change.risk.push(Risk::Reboot);
+            change.undo = Undo::Inverse;
+            plan.changes.push(change);
+        }
         _ => plan
             .notes
             .push("no initramfs tool was found; if this system boots with an initramfs, make it again by hand".into()),
     }
-    plan.notes.push("this machine must be rebooted before NVIDIA's driver can be installed".into());
-}
-
-/// The driver, in words and lines: only where none runs.
-fn notes(facts: &Facts, plan: &mut Plan) {
-    if facts.driver.kernel.is_there() {
-        return;
-    }
-    let Some(needs) = advice::needs(facts) else { return };
-    let card = facts.usable().find(|card| card.arch == Some(needs.arch));
-    let name = card.map_or("the card", |card| card.short_name());
-    plan.notes.push(format!(
-        "{name} is of the {} generation and needs {}; thruway installs no driver, do it by these lines:",
-        needs.arch.name(),
-        needs.says
-    ));
-    plan.notes.extend(advice::lines(facts, &needs));
 }
 
 fn based_on(facts: &Facts) -> BTreeMap<String, String> {
@@ -115,6 +242,16 @@ fn based_on(facts: &Facts) -> BTreeMap<String, String> {
     put("nouveau in the way", nouveau_in_the_way(facts).to_string());
     let off: Vec<String> = facts.nouveau_off.iter().map(|line| format!("{}: {}", line.source, line.text)).collect();
     put("nouveau kept away by", off.join("; "));
+    put("driver", facts.driver.kernel.get().cloned().unwrap_or_default());
+    let drivers = facts.packages.get().map(|all| all.iter().filter(|package| package.driver())).into_iter().flatten();
+    put(
+        "driver packages",
+        drivers.map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>().join(", "),
+    );
+    let components: Vec<&str> =
+        facts.sources.archives.iter().flat_map(|archive| archive.components.iter().map(String::as_str)).collect();
+    put("apt's components", components.join(" "));
+    put("secure boot", facts.secure_boot.get().map_or(String::new(), ToString::to_string));
     put(NOUVEAU_FILE, facts.drop_in.get().map(|bytes| Digest::of(bytes).0).unwrap_or_default());
     named
 }

@@ -32,13 +32,42 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
         let state = match (unread, holder) {
             (Some(reason), _) => OutcomeState::Unknown(reason.to_string()),
             (None, "nvidia") => OutcomeState::Held,
-            _ => OutcomeState::Pending(match advice::needs(facts) {
-                Some(needs) => format!("the installation of NVIDIA's driver by hand: {}", needs.says),
-                None => "the installation of NVIDIA's driver by hand".into(),
-            }),
+            _ => waits(facts),
         };
         let evidence = vec![Evidence { source, value: holder.to_owned() }];
         all.push(Outcome { says: format!("NVIDIA's driver runs {}", bdf.short()), state, evidence });
     }
+    all.extend(built(facts));
     all
+}
+
+/// What a card without NVIDIA's driver waits for.
+fn waits(facts: &Facts) -> OutcomeState {
+    let key = facts.secure_boot.get() == Some(&true) && facts.enrolled.get() != Some(&true);
+    if facts.has_driver_module() && key {
+        let says = "the enrolment of the key that signed its module, at the console: sudo mokutil --import, then MokManager \
+                    at the next boot";
+        return OutcomeState::Pending(says.into());
+    }
+    if facts.has_driver_module() {
+        return OutcomeState::Pending("a reboot of this machine".into());
+    }
+    OutcomeState::Pending(match advice::needs(facts) {
+        Some(needs) => format!("the installation of NVIDIA's driver: {}", needs.says),
+        None => "the installation of NVIDIA's driver by hand".into(),
+    })
+}
+
+/// Is the module of an installed driver there for the kernel that runs? DKMS may have failed, and apt said well.
+fn built(facts: &Facts) -> Option<Outcome> {
+    let package = facts.packages.get()?.iter().find(|package| package.driver())?;
+    let release = facts.release.get()?;
+    let evidence =
+        vec![Evidence { source: package.source.clone(), value: format!("{} {}", package.name, package.version) }];
+    let state = match &facts.built.value {
+        _ if facts.has_driver_module() => OutcomeState::Held,
+        Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),
+        _ => OutcomeState::Failed(format!("{} lists no nvidia.ko: dkms status", facts.built.source)),
+    };
+    Some(Outcome { says: format!("NVIDIA's module is built for {release}"), state, evidence })
 }

@@ -36,11 +36,15 @@ fn guest() -> Memory {
     machine.insert_file("/proc/modules", b"nouveau 1 0 - Live 0x0\n");
     machine.insert_file("/etc/os-release", b"ID=ubuntu\nVERSION_ID=\"20.04\"\n");
     machine.insert_file("/etc/initramfs-tools/initramfs.conf", b"MODULES=most\n");
+    machine.insert_file("/var/lib/dpkg/status", b"Package: bash\nStatus: install ok installed\nVersion: 1\n");
     dir(&mut machine, "/etc/modprobe.d", &["mine.conf", "thruway-nouveau.conf", "vfio.conf"]);
     for path in ["mine.conf", "thruway-nouveau.conf", "vfio.conf"] {
         machine.insert_gone(&format!("/etc/modprobe.d/{path}"), Seen::Absent);
     }
     for path in [
+        "/proc/driver/nvidia",
+        "/proc/driver/nvidia/version",
+        "/sys/module/nvidia/version",
         "/run/modprobe.d",
         "/lib/modprobe.d",
         "/usr/lib/modprobe.d",
@@ -63,15 +67,28 @@ fn nouveau_is_kept_away_once_and_the_initramfs_made_again() {
     let seen = facts(&machine);
     assert!(matches!(guest::presence(&seen), Presence::Here(_)));
     let plan = guest::plan(&seen, &Intent::default());
-    let [write, regenerate] = plan.changes.as_slice() else { panic!("{:#?}", plan.changes) };
+    let [write, packages, uvm, regenerate] = plan.changes.as_slice() else { panic!("{:#?}", plan.changes) };
+    let Op::Packages(op) = &packages.op else { panic!("{:?}", packages.op) };
+    assert_eq!(
+        op.install,
+        [
+            "build-essential",
+            "linux-headers-5.4.0-100-generic",
+            "linux-headers-generic",
+            "nvidia-headless-535-server",
+            "nvidia-utils-535-server",
+            "libnvidia-decode-535-server",
+            "libnvidia-encode-535-server"
+        ]
+    );
+    assert!(matches!(&uvm.op, Op::WriteFile { path, .. } if path == guest::UVM_FILE), "{:?}", uvm.op);
     assert_eq!(regenerate.op, Op::Regenerate(Tool::UpdateInitramfs));
     assert_eq!(write.effective, Effective::NextBoot);
     let Op::WriteFile { path, content: Content::Text(text), .. } = &write.op else { panic!("{:?}", write.op) };
     assert_eq!(path, guest::NOUVEAU_FILE);
-    assert!(plan.notes.iter().any(|note| note.contains("branch 580 or older")), "{:?}", plan.notes);
-    assert!(plan.notes.iter().any(|note| note.contains("nvidia-headless-535-server ")), "{:?}", plan.notes);
-
     machine.insert_file(path, text.as_bytes());
+    let status = "Package: nvidia-headless-535-server\nStatus: install ok installed\nVersion: 535.183.01-0ubuntu1\n";
+    machine.insert_file("/var/lib/dpkg/status", status.as_bytes());
     let after = facts(&machine);
     assert!(guest::plan(&after, &Intent::default()).is_empty());
     let outcomes = guest::verify(&after, &Intent::default());
@@ -83,7 +100,10 @@ fn nouveau_is_kept_away_once_and_the_initramfs_made_again() {
 fn a_user_s_own_line_is_enough() {
     let mut machine = guest();
     machine.insert_file("/etc/modprobe.d/mine.conf", b"blacklist nouveau\n");
-    assert!(guest::plan(&facts(&machine), &Intent::default()).is_empty());
+    let plan = guest::plan(&facts(&machine), &Intent::default());
+    let ours = |path: &str| path == guest::NOUVEAU_FILE;
+    assert!(!plan.changes.iter().any(|c| matches!(&c.op, Op::WriteFile { path, .. } if ours(path))), "{plan:?}");
+    assert!(!plan.changes.iter().any(|c| matches!(c.op, Op::Regenerate(_))), "{plan:?}");
 }
 
 #[test]

@@ -150,7 +150,11 @@ impl Journal<'_> {
                 self.point()?;
                 let outputs = self.picture(op)?;
                 let held = self.hands.holds(op);
-                self.store.append(Entry::Intent { tx, step, before: None, dirs: Vec::new(), outputs, held })?;
+                let stock = match op {
+                    Op::Packages(op) => Some(self.store.keep(&self.hands.stock(op)?.to_bytes())?),
+                    _ => None,
+                };
+                self.store.append(Entry::Intent { tx, step, before: None, dirs: Vec::new(), outputs, held, stock })?;
                 self.point()?;
                 if let Err(error) = self.hands.act(op) {
                     self.store.back.set(true);
@@ -158,7 +162,7 @@ impl Journal<'_> {
                     let _ = self.store.append(Entry::Failed { tx, step });
                     return Err(error.into());
                 }
-                if matches!(op, Op::Regenerate(_) | Op::KernelArgs { .. }) {
+                if matches!(op, Op::Regenerate(_) | Op::KernelArgs { .. } | Op::Packages(_)) {
                     // Generators rename without an fsync; "done" must not be durable before what was done.
                     self.files.sync_everything()?;
                 }
@@ -218,7 +222,7 @@ pub(crate) fn blocks(bytes: usize) -> u64 {
 }
 
 fn intent(tx: u64, step: usize, before: Option<Image>, dirs: Vec<String>) -> Entry {
-    Entry::Intent { tx, step, before, dirs, outputs: Vec::new(), held: None }
+    Entry::Intent { tx, step, before, dirs, outputs: Vec::new(), held: None, stock: None }
 }
 
 fn found(files: &Files, op: &Op, path: &str) -> Result<(Image, Vec<u8>), Error> {

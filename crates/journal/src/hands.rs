@@ -1,6 +1,8 @@
 //! What changes the world beyond files: services, generators, sysfs, APIs.
 
-use model::Op;
+use model::{Op, PackagesOp};
+
+use crate::Stock;
 
 /// Carries out the operations that are no plain file. The real one runs programs; the simulated one changes its tree.
 pub trait Hands {
@@ -14,6 +16,20 @@ pub trait Hands {
     /// Boots the machine again, in good order.
     fn reboot(&self) -> Result<(), HandError> {
         Err(HandError::NotHere { what: "a reboot".into(), why: "nothing runs here".into() })
+    }
+
+    /// What would come with these packages, and what is there now. Asked before the step, and refused where something
+    /// that is there would be removed or get another version. It may fetch the archives' lists; it installs nothing.
+    fn stock(&self, op: &PackagesOp) -> Result<Stock, HandError> {
+        let what = format!("installing {}", op.install.join(", "));
+        Err(HandError::NotHere { what, why: "there is no package manager here".into() })
+    }
+
+    /// Removes what came with these packages, and nothing else; also after a run that was cut off. What is not as it
+    /// was is told in sentences.
+    fn unstock(&self, op: &PackagesOp, _before: &Stock) -> Result<Vec<String>, HandError> {
+        let what = format!("removing {}", op.install.join(", "));
+        Err(HandError::NotHere { what, why: "there is no package manager here".into() })
     }
 
     /// Does the effect of `op` hold now (a unit that it starts is active)? `None` where that cannot be told. Asked

@@ -45,6 +45,8 @@ pub(crate) struct StepRecord {
     pub dirs: Vec<String>,
     pub outputs: Vec<Output>,
     pub held: Option<bool>,
+    /// The blob of what was installed before a step that installs packages.
+    pub stock: Option<Digest>,
     pub failed: bool,
     pub done: bool,
     pub after: Option<Image>,
@@ -87,10 +89,13 @@ impl Log {
                 let (judged, ended) = (None, false);
                 self.transactions.push(Transaction { number: tx, at, boot, plan, state, judged, ended, steps });
             }
-            Entry::Intent { tx, step, before, dirs, outputs, held } => {
+            Entry::Intent { tx, step, before, dirs, outputs, held, stock } => {
+                if stock.as_ref().is_some_and(|digest| !is_name(digest)) {
+                    return Err("a blob's name is no SHA-256".into());
+                }
                 before.iter().chain(outputs.iter().filter_map(|o| o.image.as_ref())).try_for_each(named)?;
                 let record = self.step(tx, step)?;
-                *record = StepRecord { intent: true, before, dirs, outputs, held, ..StepRecord::default() };
+                *record = StepRecord { intent: true, before, dirs, outputs, held, stock, ..StepRecord::default() };
             }
             Entry::Failed { tx, step } => self.step(tx, step)?.failed = true,
             Entry::Done { tx, step, after } => {

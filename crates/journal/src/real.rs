@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use model::{ArgsTool, Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, ServiceVerb, Tool};
+use model::{ArgsTool, Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, PackagesOp, ServiceVerb, Tool};
 
 use crate::bind::{self, Binder};
-use crate::{HandError, Hands, mig, process};
+use crate::run::run;
+use crate::{HandError, Hands, Stock, mig, process};
 
 /// Acts on the live machine (`/`) or, for generators, inside a tree by chroot.
 pub struct RealHands {
@@ -19,6 +20,8 @@ pub struct RealHands {
     limit: Duration,
     /// Functions of which a write hangs: every further one would wait for the same lock.
     hung: RefCell<BTreeSet<Bdf>>,
+    /// Hears what a program that takes long is doing.
+    tell: Box<dyn Fn(&str)>,
 }
 
 /// Enters a tree in a mount namespace of its own, so that nothing stays mounted whatever happens: grub-probe and
@@ -34,13 +37,27 @@ exec chroot "$root" "$@"
 
 impl RealHands {
     pub fn new(root: &Path) -> Self {
-        RealHands { root: root.to_owned(), limit: bind::LIMIT, hung: RefCell::default() }
+        RealHands { root: root.to_owned(), limit: bind::LIMIT, hung: RefCell::default(), tell: Box::new(|_| {}) }
     }
 
     /// How long each write that hands a PCI function over may take; [`bind::LIMIT`] unless told otherwise.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    /// Package managers work for minutes: `tell` hears every few seconds what they are at.
+    pub fn telling(mut self, tell: impl Fn(&str) + 'static) -> Self {
+        self.tell = Box::new(tell);
+        self
+    }
+
+    pub(crate) fn tell(&self, says: &str) {
+        (self.tell)(says);
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     fn live(&self) -> bool {
@@ -57,15 +74,31 @@ impl RealHands {
 
     /// A program of this machine, or of the tree, by chroot.
     fn program(&self, argv: &[&str]) -> Result<(), HandError> {
-        let words = argv.join(" ");
+        let (mut command, words) = self.command(argv)?;
+        run(&mut command, words, None)
+    }
+
+    /// The command that runs a program of this machine, or of the tree, by chroot; and how a report calls it.
+    pub(crate) fn command(&self, argv: &[&str]) -> Result<(Command, String), HandError> {
+        let words = self.named(argv);
         if self.live() {
-            let Some((program, rest)) = argv.split_first() else { return Ok(()) };
-            return run(Command::new(program).args(rest), words, None);
+            let Some((program, rest)) = argv.split_first() else {
+                return Err(HandError::NotHere { what: "nothing".into(), why: "no program is named".into() });
+            };
+            let mut command = Command::new(program);
+            command.args(rest);
+            return Ok((command, words));
         }
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "enter"]);
         command.arg(&self.root).args(argv);
-        run(&mut command, format!("{words} in {}", self.root.display()), None)
+        Ok((command, words))
+    }
+
+    /// A command as a report calls it.
+    pub(crate) fn named(&self, argv: &[&str]) -> String {
+        let words = argv.join(" ");
+        if self.live() { words } else { format!("{words} in {}", self.root.display()) }
     }
 
     fn kernel_args(&self, by: ArgsTool, add: &[String], remove: &[String]) -> Result<(), HandError> {
@@ -230,6 +263,7 @@ impl Hands for RealHands {
             Op::KernelArgs { by, add, remove } => self.kernel_args(*by, add, remove),
             Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            Op::Packages(op) => self.install_packages(op),
             Op::Kube(op) => self.kube(op),
             Op::Bind(op) => self.bind(op, &op.to),
             Op::Mig(op) => self.here("cutting a card by MIG").and_then(|()| mig::carry(op, &op.to, &op.from)),
@@ -253,12 +287,22 @@ impl Hands for RealHands {
                 self.qm(*vmid, before, &gone, None)
             }
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            // The journal asks for this with what its log says of the time before.
+            Op::Packages(_) => Ok(()),
             Op::Kube(op) => self.unkube(op),
             Op::Bind(op) => self.bind(op, &op.from),
             Op::Mig(op) => self.here("cutting a card by MIG").and_then(|()| mig::carry(op, &op.from, &op.to)),
             // What was ended stays ended.
             Op::EndProcess { .. } => Ok(()),
         }
+    }
+
+    fn stock(&self, op: &PackagesOp) -> Result<Stock, HandError> {
+        self.stock_of(op)
+    }
+
+    fn unstock(&self, op: &PackagesOp, before: &Stock) -> Result<Vec<String>, HandError> {
+        self.remove_packages(op, before)
     }
 
     fn reboot(&self) -> Result<(), HandError> {
@@ -317,26 +361,4 @@ fn words<const N: usize>(argv: [&str; N]) -> Vec<String> {
 
 fn file_op(path: &str) -> HandError {
     HandError::NotHere { what: format!("writing {path}"), why: "the journal writes files itself".into() }
-}
-
-/// Runs a program to its end; its last words become the error.
-fn run(command: &mut Command, words: String, input: Option<String>) -> Result<(), HandError> {
-    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-    let start = |source| HandError::Start { command: words.clone(), source };
-    command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
-    let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
-    if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
-        // A program that does not read to the end says why by its own status.
-        let _ = pipe.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(start)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    let text = String::from_utf8_lossy(text);
-    let tail: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
-    let message = tail.into_iter().rev().collect::<Vec<_>>().join("; ");
-    let status = output.status.code().map_or("killed".to_owned(), |code| format!("exit status {code}"));
-    Err(HandError::Failed { command: words, status, message })
 }

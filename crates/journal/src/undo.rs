@@ -1,7 +1,7 @@
 //! Taking back: a whole transaction, the rest of a failed one, and what a crash left.
 
 use machine::MachineExt as _;
-use model::{Change, Op, Undo};
+use model::{Change, Op, PackagesOp, Undo};
 use serde::Serialize;
 
 use crate::apply::{blocks, now, path_of};
@@ -10,7 +10,7 @@ use crate::outputs::unkept;
 use crate::threeway::three_way;
 use crate::wal::Entry;
 use crate::write::{Like, torn_between};
-use crate::{Error, Image, Journal, Progress};
+use crate::{Error, Image, Journal, Progress, Stock};
 
 /// A transaction that was taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -101,6 +101,10 @@ impl Journal<'_> {
                 Op::Mig(op) => touched.insert(format!("MIG of {}", op.bdf)),
                 Op::KernelArgs { add, remove, .. } => {
                     touched.extend(add.iter().chain(remove).map(|token| format!("kernel argument {token}")));
+                    false
+                }
+                Op::Packages(op) => {
+                    touched.extend(op.install.iter().map(|name| format!("package {name}")));
                     false
                 }
                 Op::Service { .. } | Op::Regenerate(_) | Op::Kube(_) | Op::EndProcess { .. } => false,
@@ -233,6 +237,7 @@ impl Journal<'_> {
                 (Op::Regenerate(_) | Op::KernelArgs { .. }, _) => {
                     undone.notes.extend(self.regenerate(&transaction, step, record, change)?)
                 }
+                (Op::Packages(op), _) => undone.notes.extend(self.remove(record, op)?),
                 (op, _) if self.took(record, op) => self.hands.take_back(op)?,
                 _ => {}
             }
@@ -273,6 +278,19 @@ impl Journal<'_> {
             Op::Kube(_) => !record.failed,
             _ => true,
         }
+    }
+
+    /// Removes what a step's packages brought. The log says what was there before it.
+    fn remove(&self, record: &StepRecord, op: &PackagesOp) -> Result<Vec<String>, Error> {
+        let Some(digest) = &record.stock else { return Ok(Vec::new()) };
+        let stock = Stock::from_bytes(&self.store.blob(digest)?).map_err(|what| Error::Damaged {
+            path: format!("{}/blobs/{digest}", crate::STATE_DIR),
+            line: 1,
+            what,
+        })?;
+        let notes = self.hands.unstock(op, &stock)?;
+        self.files.sync_everything()?;
+        Ok(notes)
     }
 
     /// Runs a generator again over the restored inputs. What it writes was kept: before the step, where the step's

@@ -38,6 +38,9 @@ pub(crate) enum Entry {
         /// For a service: it was already so before the step, as far as could be seen.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held: Option<bool>,
+        /// For packages: the blob of what was installed before, and of what was to come ([`crate::Stock`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stock: Option<Digest>,
     },
     /// The step said that it failed; a crash says nothing.
     Failed {

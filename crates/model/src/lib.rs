@@ -4,6 +4,7 @@ mod check;
 mod floor;
 mod ids;
 mod layer;
+mod packages;
 mod plan;
 mod seen;
 
@@ -11,6 +12,7 @@ pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all}
 pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence, Tell};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
+pub use packages::{Builds, Manager, PackagesOp};
 pub use plan::{
     ArgsTool, Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, MigInstance, MigLayout, MigOp,
     Op, PLAN_SCHEMA, Plan, Refusal, Risk, ServiceVerb, Taker, Tool, Undo,

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bdf, Digest, Intent, Layer, PciId};
+use crate::{Bdf, Digest, Intent, Layer, PackagesOp, PciId};
 
 /// The version of the plan's JSON form. A reader refuses a newer one.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -177,6 +177,8 @@ pub enum Op {
     },
     /// Server-side apply or label of one Kubernetes object. Undo applies `before`.
     Kube(Box<KubeOp>),
+    /// Packages by the system's manager. Undo removes exactly what this step brought, dependencies too.
+    Packages(PackagesOp),
     /// A PCI function changes hands now, without a reboot. Undo gives it back to `from`.
     Bind(BindOp),
     /// A card is cut into MIG instances, or made whole. Undo cuts it as it was.

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use journal::{HandError, Hands};
-use model::Op;
+use journal::{HandError, Hands, Stock};
+use model::{Op, PackagesOp};
 use serde_json::Value;
 
 use crate::client::plain;
@@ -243,6 +243,14 @@ impl Hands for PveHands {
             Op::ProxmoxMapping { id, map } => self.unmap(id, map).map_err(|error| of_mapping(id, error)),
             other => self.below.take_back(other),
         }
+    }
+
+    fn stock(&self, op: &PackagesOp) -> Result<Stock, HandError> {
+        self.below.stock(op)
+    }
+
+    fn unstock(&self, op: &PackagesOp, before: &Stock) -> Result<Vec<String>, HandError> {
+        self.below.unstock(op, before)
     }
 
     fn reboot(&self) -> Result<(), HandError> {

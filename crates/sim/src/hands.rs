@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use journal::{HandError, Hands};
+use journal::{HandError, Hands, Stock};
 use machine::{Answer, Engine, MachineExt as _, Question};
-use model::{ArgsTool, Bdf, Op, ServiceVerb, Tool};
+use model::{ArgsTool, Bdf, Op, PackagesOp, ServiceVerb, Tool};
 use serde_json::{Value, json};
 
 use crate::physics::{self, PhysicsError, handover, loader};
@@ -52,6 +52,7 @@ impl Hands for SimHands {
             Op::KernelArgs { by, add, remove } => kernel_args(&tree, *by, add, remove),
             Op::Proxmox { vmid, set, delete, .. } => qm_set(&tree, *vmid, set, delete),
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            Op::Packages(op) => crate::packages::install(&tree, op),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.to),
             Op::Mig(op) => Err(nvml_only(op.bdf)),
@@ -82,11 +83,21 @@ impl Hands for SimHands {
                 qm_set(&tree, *vmid, before, &new)
             }
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            // The journal asks for this with what its log says of the time before.
+            Op::Packages(_) => Ok(()),
             Op::Kube(op) => crate::cluster::take_back(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.from),
             Op::Mig(op) => Err(nvml_only(op.bdf)),
             Op::EndProcess { .. } => Ok(()),
         }
+    }
+
+    fn stock(&self, op: &PackagesOp) -> Result<Stock, HandError> {
+        crate::packages::stock(&self.tree()?, op)
+    }
+
+    fn unstock(&self, op: &PackagesOp, before: &Stock) -> Result<Vec<String>, HandError> {
+        crate::packages::unstock(&self.tree()?, op, before)
     }
 
     fn reboot(&self) -> Result<(), HandError> {

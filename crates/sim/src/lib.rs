@@ -11,6 +11,7 @@ mod efivars;
 mod hands;
 pub mod lab;
 mod lay;
+mod packages;
 mod pci;
 pub mod physics;
 pub mod pve;

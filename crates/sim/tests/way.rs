@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use common::{Laid, lay_out};
 use journal::Journal;
 use machine::{Machine, MachineExt};
-use model::{Intent, OutcomeState, Plan, Risk, Tell};
+use model::{Intent, Op, OutcomeState, Plan, Risk, Tell};
 use sim::SimHands;
-use sim::physics::{boot, install_driver, install_packages, plug_into, start_vm};
+use sim::physics::{boot, plug_into, start_vm};
 
 fn apply(laid: &Laid, plan: &Plan) -> u64 {
     assert_eq!(plan.refusals, [], "refused");
@@ -122,16 +122,69 @@ fn the_whole_way_to_a_card_in_the_guest() {
         let root = guest.again();
         guest::observe(&root, &gpu::observe(&root))
     };
-    apply(&guest, &guest::plan(&look(), &Intent::default()));
+    let before = files(&guest);
+    let number = apply(&guest, &guest::plan(&look(), &Intent::default()));
+    assert_eq!(guest::plan(&look(), &Intent::default()).changes, [], "a second plan before the boot");
+    let waits = guest::verify(&look(), &Intent::default());
+    assert!(waits.iter().any(|outcome| matches!(outcome.state, OutcomeState::Pending(_))), "{waits:?}");
+    assert!(!waits.iter().any(|outcome| matches!(outcome.state, OutcomeState::Failed(_))), "{waits:?}");
     boot(guest.path()).expect("boots");
-    assert_eq!(guest.driver("0000:01:00.0"), "", "nouveau is off");
-    install_packages(guest.path(), &["build-essential", "linux-headers-5.4.0-100-generic"]).expect("apt");
-    install_driver(guest.path(), "510.54").expect("installs");
     assert_eq!(guest.driver("0000:01:00.0"), "nvidia");
     for finding in model::run_all(guest::CHECKS, &look()) {
         let fails = matches!(finding.verdict, model::Verdict::Fail(_));
         assert!(!fails, "{}: {:?}", finding.about.id, finding.verdict);
     }
+    for outcome in guest::verify(&look(), &Intent::default()) {
+        assert_eq!(outcome.state, OutcomeState::Held, "{}", outcome.says);
+    }
+    assert_eq!(guest::plan(&look(), &Intent::default()).changes, [], "a second plan after the boot");
+    undo(&guest, number);
+    assert_eq!(files(&guest), before, "undo left differences");
+    boot(guest.path()).expect("boots");
+    assert_eq!(guest.driver("0000:01:00.0"), "nouveau", "after undo and a boot");
+}
+
+#[test]
+fn apt_s_refusals_leave_everything_as_it_was() {
+    let guest = lay_out("seed-guest");
+    let look = || {
+        let root = guest.again();
+        guest::observe(&root, &gpu::observe(&root))
+    };
+    let plan = guest::plan(&look(), &Intent::default());
+    let hands = SimHands::new(guest.path());
+    let refused = |plan: &Plan| {
+        let before = files(&guest);
+        let mut journal = Journal::open(guest.path(), &hands).expect("the journal");
+        let error = journal.apply(plan, &mut |_| {}).expect_err("refused");
+        assert_eq!(files(&guest), before, "a refusal left differences");
+        let mut says = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            says = format!("{says}: {error}");
+            source = error.source();
+        }
+        says
+    };
+    let mut unknown = plan.clone();
+    for change in &mut unknown.changes {
+        if let Op::Packages(op) = &mut change.op {
+            op.install.push("nvidia-driver-999".into());
+        }
+    }
+    assert!(refused(&unknown).contains("Unable to locate package nvidia-driver-999"), "{}", refused(&unknown));
+    let write = |path: &str, text: &str| {
+        let scratch = machine::scratch::Scratch::again(guest.path()).expect("the tree");
+        scratch.write(path, text.as_bytes(), 0o644).expect("written");
+    };
+    let sources = guest.again().text("/etc/apt/sources.list").is().expect("apt's sources");
+    write("/etc/apt/sources.list", &sources.replace(" restricted", ""));
+    assert!(refused(&plan).contains("Unable to locate package"), "without restricted");
+    write("/etc/apt/sources.list", &sources);
+    let status = guest.again().text("/var/lib/dpkg/status").is().expect("dpkg's status");
+    let held = "Package: nvidia-utils-470\nStatus: hold ok installed\nArchitecture: amd64\nVersion: 470.1\n\n";
+    write("/var/lib/dpkg/status", &format!("{status}{held}"));
+    assert!(refused(&plan).contains("held broken packages"), "a held package");
 }
 
 #[test]

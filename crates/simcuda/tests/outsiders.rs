@@ -46,7 +46,8 @@ fn what_a_real_h100_said() {
     let real = include_str!("fixtures/h100/probe.txt");
     let differs: Vec<(&str, &str)> = real.lines().zip(said.lines()).filter(|(real, said)| real != said).collect();
     // of its memory a part is the context's own, which is not played
-    let (memory, other): (Vec<(&str, &str)>, Vec<(&str, &str)>) = differs.into_iter().partition(|(real, _)| real.starts_with("memory "));
+    let (memory, other): (Vec<(&str, &str)>, Vec<(&str, &str)>) =
+        differs.into_iter().partition(|(real, _)| real.starts_with("memory "));
     assert!(other.is_empty() && memory.len() <= 1, "{other:#?}\n{said}\n{errors}");
     assert_eq!(said.lines().count(), real.lines().count(), "{said}\n{errors}");
 }

@@ -223,6 +223,12 @@ pub fn progress_line(progress: Progress<'_>) {
     };
 }
 
+/// What a step that takes minutes is at.
+pub fn work_line(says: &str) {
+    let line = format!("      {}", crate::paint::tame(says));
+    let _ = writeln!(anstream::stderr(), "{}", paint(Tone::Faint, &line));
+}
+
 pub fn agreed(yes: bool, question: &str) -> anyhow::Result<bool> {
     if yes {
         return Ok(true);

@@ -89,6 +89,11 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         Op::Sysfs { path, value, .. } => page.whole(4, "", 0, Tone::Code, &format!("echo {value} > {path}")),
         Op::Service { unit, verb } => page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb.word())),
         Op::Regenerate(tool) => page.whole(4, "", 0, Tone::Code, &tool.argv().join(" ")),
+        Op::Packages(op) => {
+            for command in op.paste() {
+                page.whole(4, "", 0, Tone::Code, &command);
+            }
+        }
         Op::KernelArgs { by, add, remove } => {
             for command in by.paste(add, remove) {
                 page.whole(4, "", 0, Tone::Code, &command);

@@ -132,7 +132,7 @@ impl Target {
         Ok(match self {
             Target::Api(_) => Box::new(pve_api::Nothing),
             Target::Simulated { .. } => Box::new(sim::SimHands::new(&path)),
-            _ => Box::new(RealHands::new(&path).limit(limit)),
+            _ => Box::new(RealHands::new(&path).limit(limit).telling(crate::change::work_line)),
         })
     }
 

@@ -29,7 +29,7 @@ pub const MISSING: Check<Facts> = Check {
         let card = facts.usable().next().map(|card| format!("{} ({})", card.identity.bdf.short(), card.short_name()));
         let card = card.unwrap_or_default();
         let absent = Source::file("/proc/driver/nvidia/version");
-        if facts.has_module("nvidia") || facts.has_module("nvidia_current") {
+        if facts.has_driver_module() {
             let trouble = Trouble::new(format!("NVIDIA's driver is installed but not loaded, so nothing runs {card}"))
                 .seen(absent, "not there")
                 .seen(facts.built.source.clone(), "nvidia.ko is there");

@@ -148,7 +148,7 @@ pub const SECURE_BOOT: Check<Facts> = Check {
             )
             .costs("a reboot, and a hand at the console"),
         );
-        if facts.has_module("nvidia") {
+        if facts.has_driver_module() {
             let mut trouble = seen(Trouble::new(
                 "Secure Boot is on and NVIDIA's module, built for this kernel, is not loaded: its key is not enrolled",
             ))
@@ -166,3 +166,15 @@ pub const SECURE_BOOT: Check<Facts> = Check {
         Verdict::Warn(trouble)
     },
 };
+
+/// What a person does at the console so that a module that is built here may be loaded.
+pub(crate) fn enrolment(facts: &Facts) -> Vec<String> {
+    let key = if facts.os.id == "ubuntu" { "/var/lib/shim-signed/mok/MOK.der" } else { "/var/lib/dkms/mok.pub" };
+    vec![
+        "Secure Boot is on: the module that is built here is loaded only once its key is enrolled, and only at the console:"
+            .into(),
+        format!("sudo mokutil --import {key}   # asks for a password of your choice, for the next boot alone"),
+        "at the next boot the blue screen of MokManager waits ten seconds: Enroll MOK, Continue, Yes, that password, Reboot"
+            .into(),
+    ]
+}

@@ -10,6 +10,8 @@ use model::{Check, Reason, Verdict};
 
 use crate::Facts;
 
+pub(crate) use kernel::enrolment;
+
 /// One row a check.
 pub static CHECKS: &[Check<Facts>] = &[
     card::VISIBLE,

@@ -2,6 +2,9 @@
 
 mod packages;
 mod settings;
+mod sources;
+
+use std::collections::BTreeSet;
 
 use formats::hint::Hint;
 use gpu::hint::{Astray, Told};
@@ -12,6 +15,7 @@ use serde::Serialize;
 
 pub use packages::Pkg;
 pub use settings::Line;
+pub use sources::{Archive, Sources};
 
 /// All that the checks and the planner need.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +56,14 @@ pub struct Facts {
     pub packages: Fact<Vec<Pkg>>,
     /// Driver packages that apt's lists offer. Empty where the lists are empty, too large, or another system's.
     pub offered: Vec<Pkg>,
+    /// Names of installed packages: kernels, headers, build tools, NVIDIA's libraries and programs.
+    pub present: BTreeSet<String>,
+    /// apt's sources of the distribution's own archive; empty elsewhere.
+    pub sources: Sources,
+    /// RPM Fusion's nonfree archive is set up.
+    pub rpmfusion: bool,
+    /// Modules that are loaded at every boot, by modules-load.d, with `_`.
+    pub loaded_at_boot: Vec<String>,
     pub driver: DriverFacts,
     /// /dev/nvidiactl, /dev/nvidia-uvm, and /dev/nvidiaN of each card that the driver holds.
     pub nodes: Vec<Node>,
@@ -59,6 +71,9 @@ pub struct Facts {
     pub majors: Fact<Vec<(String, u32)>>,
     /// Absent where the machine did not boot by EFI.
     pub secure_boot: Fact<bool>,
+    /// The certificate of the key that signs modules built here is among the keys that shim believes (MokListRT).
+    /// Absent: there is no such key yet.
+    pub enrolled: Fact<bool>,
     pub nvml: Seen<Nvml>,
     /// Something is in /sys/class/iommu.
     pub iommu: Fact<()>,
@@ -76,6 +91,8 @@ pub struct Os {
     pub id: String,
     pub like: String,
     pub version: String,
+    /// VERSION_CODENAME: "bookworm".
+    pub codename: String,
 }
 
 /// A device node that the driver's users open.
@@ -137,6 +154,11 @@ impl Facts {
         self.built.get().is_some_and(|all| all.iter().any(|name| name == module))
     }
 
+    /// nvidia.ko for the running kernel exists, by whichever name the distribution gives it.
+    pub fn has_driver_module(&self) -> bool {
+        ["nvidia", "nvidia_current", "nvidia_current_open"].iter().any(|name| self.has_module(name))
+    }
+
     pub fn major(&self, driver: &str) -> Option<u32> {
         self.majors.get().and_then(|all| all.iter().find(|(name, _)| name == driver)).map(|(_, major)| *major)
     }
@@ -158,6 +180,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     let release = release(machine);
     let dir = release.get().map(|release| format!("/lib/modules/{release}"));
     let conf = settings::read(machine);
+    let os = os(machine);
     let cmdline = machine.value("/proc/cmdline");
     let mut nouveau_off = conf.nouveau_off;
     nouveau_off.extend(settings::on_cmdline(&cmdline));
@@ -174,7 +197,8 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         vm: vm(machine),
         hypervisor: hypervisor(machine),
         consumer: CONSUMERS.iter().find(|path| machine.exists(path)).map(|path| (*path).to_owned()),
-        os: os(machine),
+        sources: sources::read(machine, &os.codename),
+        os,
         modules: modules(machine),
         built: built(machine, dir.as_deref(), &release),
         nouveau_off,
@@ -186,10 +210,14 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         make: tool("/usr/bin/make"),
         packages: packages::installed(machine),
         offered: packages::offered(machine),
+        present: packages::present(machine),
+        rpmfusion: machine.exists("/etc/yum.repos.d/rpmfusion-nonfree.repo"),
+        loaded_at_boot: settings::at_boot(machine),
         driver: gpus.driver.clone(),
         nodes: nodes(machine, &cards),
         majors: majors(machine),
         secure_boot: secure_boot(machine),
+        enrolled: enrolled(machine),
         nvml: match machine.ask(&Question::Nvml) {
             Seen::Is(Answer::Nvml(report)) => {
                 Seen::Is(Nvml { driver_version: report.driver_version.clone(), gpus: report.gpus.len() })
@@ -264,7 +292,7 @@ fn os(machine: &dyn Machine) -> Os {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
     };
-    Os { id: field("ID"), like: field("ID_LIKE"), version: field("VERSION_ID") }
+    Os { id: field("ID"), like: field("ID_LIKE"), version: field("VERSION_ID"), codename: field("VERSION_CODENAME") }
 }
 
 fn modules(machine: &dyn Machine) -> Fact<Vec<String>> {
@@ -276,7 +304,8 @@ fn modules(machine: &dyn Machine) -> Fact<Vec<String>> {
 fn built(machine: &dyn Machine, dir: Option<&str>, release: &Fact<String>) -> Fact<Vec<String>> {
     let Some(dir) = dir else { return Fact::new(Seen::Absent, release.source.clone()) };
     let path = format!("{dir}/modules.dep");
-    let wanted = ["nouveau", "nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm", "nvidia_current"];
+    let wanted =
+        ["nouveau", "nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm", "nvidia_current", "nvidia_current_open"];
     let names = machine.text(&path).map(|text| {
         let files = text.lines().filter_map(|line| line.split(':').next()?.rsplit('/').next());
         let names = files.filter_map(|file| file.split_once(".ko")).map(|(name, _)| name.replace('-', "_"));
@@ -337,4 +366,23 @@ fn secure_boot(machine: &dyn Machine) -> Fact<bool> {
         Err(bad) => Seen::Unreadable(Reason::Malformed(format!("{path}: {bad}"))),
     });
     Fact::new(value, Source::file(path))
+}
+
+/// Where the certificate of the signing key lies: Ubuntu's shim-signed, and DKMS. In DER.
+const CERTIFICATES: [&str; 2] = ["/var/lib/shim-signed/mok/MOK.der", "/var/lib/dkms/mok.pub"];
+
+fn enrolled(machine: &dyn Machine) -> Fact<bool> {
+    let list = format!("/sys/firmware/efi/efivars/{}", formats::efivar::MOK_LIST);
+    let Some((_, certificate)) = CERTIFICATES.iter().find_map(|path| Some((path, machine.read(path).is()?))) else {
+        return Fact::new(Seen::Absent, Source::file(CERTIFICATES[1]));
+    };
+    let value = match machine.read(&list) {
+        // The certificate stands in the list as it is in its file; an empty file is in every list.
+        Seen::Is(bytes) => {
+            Seen::Is(!certificate.is_empty() && bytes.windows(certificate.len()).any(|window| window == certificate))
+        }
+        Seen::Absent => Seen::Is(false),
+        Seen::Unreadable(reason) => Seen::Unreadable(reason),
+    };
+    Fact::new(value, Source::file(list))
 }

@@ -1,5 +1,7 @@
 //! Packages of NVIDIA's driver: what dpkg has installed, and what apt's lists offer.
 
+use std::collections::BTreeSet;
+
 use machine::{Machine, MachineExt};
 use model::{Fact, Seen, Source};
 use serde::Serialize;
@@ -49,6 +51,27 @@ pub(super) fn installed(machine: &dyn Machine) -> Fact<Vec<Pkg>> {
         all.map(|p| Pkg { name: p.name, version: p.version, source: Source::line(STATUS, p.line) }).collect()
     };
     Fact::new(machine.text(STATUS).map(read), Source::file(STATUS))
+}
+
+/// The installed packages that a plan might ask for.
+pub(super) fn present(machine: &dyn Machine) -> BTreeSet<String> {
+    let fronts = [
+        "linux-image",
+        "linux-headers",
+        "linux-modules",
+        "nvidia",
+        "libnvidia",
+        "libcuda",
+        "libnvcuvid",
+        "firmware-nvidia",
+    ];
+    let wanted = |name: &str| {
+        fronts.iter().any(|front| name.starts_with(front))
+            || matches!(name, "build-essential" | "dkms" | "gcc" | "make")
+    };
+    let text = machine.text(STATUS).is().unwrap_or_default();
+    let all = formats::dpkg::packages(&text, wanted).into_iter().filter(formats::dpkg::Package::installed);
+    all.map(|package| package.name).collect()
 }
 
 /// What the lists of restricted, non-free and NVIDIA's own archives offer; the large lists hold no driver.

@@ -93,6 +93,23 @@ pub(super) fn on_cmdline(cmdline: &Seen<String>) -> Vec<Line> {
     words.filter(off).map(line).collect()
 }
 
+/// Modules that systemd-modules-load loads at every boot (modules-load.d(5)), with `_`.
+pub(super) fn at_boot(machine: &dyn Machine) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut take = |path: &str| {
+        let text = machine.text(path).is().unwrap_or_default();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
+        all.extend(lines.map(|line| line.replace('-', "_")));
+    };
+    take("/etc/modules");
+    for dir in ["/etc/modules-load.d", "/usr/lib/modules-load.d"] {
+        for name in machine.names(dir).iter().filter(|name| name.ends_with(".conf")) {
+            take(&format!("{dir}/{name}"));
+        }
+    }
+    all
+}
+
 /// By the program that is installed: an update-initramfs may be dracut's wrapper, so dracut is asked for first.
 pub(super) fn initramfs(machine: &dyn Machine) -> Seen<Tool> {
     let has = |paths: &[&str]| paths.iter().any(|path| machine.exists(path));

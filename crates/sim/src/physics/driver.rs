@@ -68,14 +68,54 @@ pub fn install_packages(root: &Path, packages: &[&str]) -> Result<(), PhysicsErr
             }
             _ => {
                 if let Some(release) = package.strip_prefix("linux-headers-") {
-                    tree.write(&format!("/usr/src/linux-headers-{release}/Makefile"), "# simulated kernel headers\n")?;
-                    let build = format!("/lib/modules/{release}/build");
-                    tree.link(&build, &format!("/usr/src/linux-headers-{release}"))?;
+                    headers(&tree, release)?;
                 }
             }
         }
     }
     tree.write("/var/lib/dpkg/status", status)
+}
+
+/// The files that a distribution's packages bring, as far as anything here looks at them.
+pub(crate) fn unpack_packages(tree: &Tree, packages: &[&str]) -> Result<(), PhysicsError> {
+    for package in packages {
+        if matches!(*package, "gcc" | "make") {
+            tree.write_mode(&format!("/usr/bin/{package}"), "simulated program\n", 0o755)?;
+        }
+        let Some(release) = package.strip_prefix("linux-headers-") else { continue };
+        if tree.has(&format!("/lib/modules/{release}")) {
+            headers(tree, release)?;
+        }
+    }
+    Ok(())
+}
+
+fn headers(tree: &Tree, release: &str) -> Result<(), PhysicsError> {
+    tree.write(&format!("/usr/src/linux-headers-{release}/Makefile"), "# simulated kernel headers\n")?;
+    tree.link(&format!("/lib/modules/{release}/build"), &format!("/usr/src/linux-headers-{release}"))
+}
+
+/// The driver's files, its modules built by DKMS where compiler and headers are there. Nothing is loaded: a boot is.
+pub(crate) fn unpack_driver(tree: &Tree, version: &str, release: &str) -> Result<(), PhysicsError> {
+    let builds = tree.has("/usr/bin/gcc") && tree.has(&format!("/lib/modules/{release}/build/Makefile"));
+    if !builds {
+        // As DKMS does: a word, and the package is configured all the same.
+        return Ok(());
+    }
+    files(tree, version, release)?;
+    tree.store("driver.json", &Installed { version: version.into(), release: release.into() })
+}
+
+/// Every path that [`unpack_driver`] writes.
+pub(crate) fn driver_paths(version: &str, release: &str) -> Vec<String> {
+    let mut all = vec![format!("/lib/modules/{release}/modules.dep")];
+    for (library, number) in LIBRARIES {
+        all.extend([format!("{LIB}/{library}.so.{version}"), format!("{LIB}/{library}.so.{number}")]);
+    }
+    all.extend(PROGRAMS.map(|program| format!("/usr/bin/{program}")));
+    let module = |name: &str| format!("/lib/modules/{release}/kernel/drivers/video/{name}.ko");
+    all.extend(["nvidia", "nvidia-modeset", "nvidia-drm", "nvidia-uvm"].map(module));
+    all
 }
 
 /// The branch's number, and whether it has modules for this device. Pascal and older ended with 580; Volta too.

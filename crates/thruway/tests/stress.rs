@@ -1,0 +1,211 @@
+//! `thruway stress` and `thruway codecs` on a live machine whose driver libraries are simulated: their own dlopen, with a
+//! box's sysfs mounted where the kernel's would be. Root and mount namespaces, or SKIP.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs the program")]
+
+mod common;
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{stderr, stdout};
+use machine::scratch::Scratch;
+use serde_json::Value;
+use simcards::view::View;
+
+/// A box's tree as sysfs, a /dev of its own, and the simulated libraries.
+struct Live {
+    tree: Scratch,
+    folder: tempfile::TempDir,
+}
+
+/// A single multiprocessor and little memory: what a CPU does in a moment.
+const SMALL: &str = "[[gpus]]\nindex = 0\ncuda_mib = 8\nset = { multiprocessors = 1 }\n";
+
+const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
+                      touch /dev/nvidiactl /dev/nvidia0 /dev/nvidia-uvm; exec \"$@\"";
+
+impl Live {
+    fn new(tree: &str, name: &str) -> Live {
+        let scratch = Scratch::temporary().expect("a directory");
+        sim::build_named(tree, &scratch).expect("the box");
+        let folder = tempfile::tempdir().expect("a directory");
+        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
+        let text = View::named(name).expect("a box");
+        simnvml::install::install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
+        for (built, stem) in
+            [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
+        {
+            let built = deps.join(format!("lib{built}.so"));
+            simcards::install::install(&built, stem, folder.path(), text, &[]).expect("installs");
+        }
+        Live { tree: scratch, folder }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
+        command.env("TREE", self.tree.path()).env("LD_LIBRARY_PATH", self.folder.path()).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn thruway(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("unshare, of util-linux")
+    }
+
+    fn control(&self, text: &str) {
+        // written whole or not at all: a library may read at any time
+        let new = self.folder.path().join("control.new");
+        std::fs::write(&new, text).expect("writes");
+        std::fs::rename(new, self.folder.path().join("thruway-sim/control.toml")).expect("renames");
+    }
+
+    /// A run of stress and its report.
+    fn stress(&self, more: &[&str]) -> (Option<i32>, Value) {
+        let output = self.thruway(&[&["stress", "--for", "1s", "--json"], more].concat());
+        let report = serde_json::from_str(&stdout(&output));
+        (output.status.code(), report.unwrap_or_else(|_| panic!("{}{}", stdout(&output), stderr(&output))))
+    }
+}
+
+fn namespaces() -> bool {
+    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]).output();
+    let may = tried.is_ok_and(|output| output.status.success());
+    if !may {
+        println!("SKIP: no mount namespace for this user");
+    }
+    may
+}
+
+#[test]
+fn a_card_that_is_well_computes_right() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    live.control(SMALL);
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(0), &Value::from("right")), "{report:#}");
+    let tally = &report["tally"];
+    assert!(tally["memory"].as_u64() > Some(7 << 20), "nine tenths of 8 MiB: {tally:#}");
+    for work in ["bytes", "integer_ops", "float_ops"] {
+        assert!(tally[work].as_u64() > Some(1 << 20), "{work}: {tally:#}");
+    }
+    assert_eq!(report["peak"]["compute_capability"], serde_json::json!([6, 1]));
+    // the same kernels with a wrong constant each: the PTX is what is run, and its faults are found
+    let (code, report) = live.stress(&["--break-kernel"]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("wrong")));
+    for kind in ["memory_errors", "integer_errors", "float_errors"] {
+        assert!(report["tally"][kind].as_u64() > Some(0), "{kind}: {report:#}");
+    }
+}
+
+#[test]
+fn bad_cells_and_wrong_results_are_found() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    // the third MiB is in the tested field, whose first byte is not the card's first
+    live.control(&SMALL.replace("set =", "flips = [{ byte = 3145729, bit = 4 }]\nset ="));
+    let (code, report) = live.stress(&[]);
+    let tally = &report["tally"];
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("wrong")), "{report:#}");
+    assert!(tally["memory_errors"].as_u64() > Some(0) && tally["integer_errors"] == 0, "{tally:#}");
+    assert_eq!(tally["first_memory_error"].as_u64().map(|at| at % 16), Some(0));
+    live.control(&SMALL.replace("set =", "wrong_bits = 4096\nset ="));
+    let (code, report) = live.stress(&[]);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert!(report["tally"]["integer_errors"].as_u64() > Some(0), "{report:#}");
+    // with ECC one bad bit of a word is corrected, and two end the work
+    let live = Live::new("guest-good", "t4");
+    let small = SMALL.replace("set =", "flips = [{ byte = 3145729, bit = 4 }]\nset =");
+    live.control(&small);
+    assert_eq!(live.stress(&[]).0, Some(0));
+    live.control(&small.replace("bit = 4 }", "bit = 4 }, { byte = 3145730, bit = 1 }"));
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("lost")), "{report:#}");
+    assert!(report["tally"]["lost"].as_str().is_some_and(|lost| lost.contains("CUDA_ERROR_ECC_UNCORRECTABLE (214)")));
+}
+
+#[test]
+fn a_card_that_is_lost_in_the_middle_is_said_to_be() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    live.control(SMALL);
+    let child = live.command(&["stress", "--for", "60s"]).spawn().expect("unshare, of util-linux");
+    std::thread::sleep(Duration::from_millis(2500));
+    live.control(&SMALL.replace("set =", "lost = true\nxids = [79]\nset ="));
+    let output = child.wait_with_output().expect("ends");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+    assert!(text.contains("LOST after"), "{text}");
+    assert!(text.contains("CUDA_ERROR_LAUNCH_FAILED (719)") && text.contains("thruway explain"), "{text}");
+}
+
+#[test]
+fn a_stop_is_obeyed() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    live.control(SMALL);
+    let child = live.command(&["stress", "--for", "60s", "--json"]).spawn().expect("unshare, of util-linux");
+    std::thread::sleep(Duration::from_millis(2500));
+    // sh became thruway by exec: one process
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(kill.success());
+    let output = child.wait_with_output().expect("ends");
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("a report");
+    assert_eq!((output.status.code(), &report["tally"]["stopped"]), (Some(0), &Value::from(true)), "{report:#}");
+    assert!(report["tally"]["seconds"].as_f64() < Some(20.0));
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    for (control, words) in [
+        ("kernel = '470.1.2'", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)"),
+        ("fail = { cuInit = 100 }", "CUDA_ERROR_NO_DEVICE (100)"),
+        ("fail = { cuMemAlloc = 2 }", "CUDA_ERROR_OUT_OF_MEMORY (2)"),
+        ("fail = { cuModuleLoadDataEx = 222 }", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)"),
+    ] {
+        live.control(control);
+        let output = live.thruway(&["stress", "--for", "1s"]);
+        assert_eq!(output.status.code(), Some(2), "{control}");
+        assert!(stderr(&output).contains(words), "{control}: {}", stderr(&output));
+    }
+}
+
+/// The addresses are the tree's, so it has to be one with a card where the box has one.
+#[test]
+fn codecs_by_the_cards_own_word() {
+    if !namespaces() {
+        return;
+    }
+    for name in ["gt1030", "gtx1660", "rtx3090", "rtx4090", "t4", "a100", "h100", "rtx3090-535", "gt1030-470"] {
+        let live = Live::new("guest-good", name);
+        let output = live.thruway(&["codecs"]);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}{}", stdout(&output), stderr(&output));
+        insta::assert_snapshot!(format!("codecs_{name}"), stdout(&output));
+    }
+}
+
+/// What a real H100 said through this very program, and what the simulated one says.
+#[test]
+fn the_h100s_codecs_are_those_of_a_real_one() {
+    if !namespaces() {
+        return;
+    }
+    let text = include_str!("../../gpu/tests/fixtures/h100-live/codecs.json");
+    let real: Value = serde_json::from_str(text).expect("JSON");
+    let live = Live::new("guest-good", "h100");
+    let said: Value = serde_json::from_str(&stdout(&live.thruway(&["codecs", "--json"]))).expect("JSON");
+    assert_eq!(said["cards"][0]["asked"], real["cards"][0]["asked"]);
+    assert_eq!(said["nvenc_api"], real["nvenc_api"]);
+}
