@@ -119,6 +119,7 @@ pub fn says(verdict: &Verdict) -> &str {
 pub fn inventory(gpu: Gpu) -> Inventory {
     let works = gpu == Gpu::Works;
     let nvml = NvmlReport {
+        confidential: Seen::Absent,
         driver_version: Seen::Is("510.54".into()),
         nvml_version: Seen::Absent,
         cuda_version: Seen::Absent,
