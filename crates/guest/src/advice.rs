@@ -1,7 +1,7 @@
 //! What to install: the branch and the modules that fit the cards. `ways` finds the packages; what no package manager
 //! has is lines to paste.
 
-use gpu::branch::{Advice, Fit, advice, judge};
+use gpu::branch::{Advice, Fit, advice_for};
 use gpu::{Arch, Card, ModuleKind};
 use model::Fix;
 
@@ -13,9 +13,9 @@ const CURRENT: u32 = 580;
 
 /// What fits all usable cards: the tightest limits of their generations. None where no generation is known.
 pub(crate) fn needs(facts: &Facts) -> Option<Needs> {
-    let mut arches: Vec<Arch> = facts.usable().filter_map(|card| card.arch).collect();
-    arches.sort_unstable();
-    let rows: Vec<Advice> = arches.iter().map(|arch| advice(*arch)).collect();
+    let mut rows: Vec<Advice> =
+        facts.usable().filter_map(|card| Some(advice_for(card.identity.id, card.arch?))).collect();
+    rows.sort_unstable_by_key(|row| row.arch);
     let first = rows.first()?;
     Some(Needs {
         open: rows.iter().all(|row| row.open),
@@ -101,7 +101,7 @@ pub(crate) fn fix(facts: &Facts) -> Fix {
 /// Why this package's driver does not run this card; `None` where it does or the branch cannot be told.
 pub(crate) fn unfit(card: &Card, branch: u32, kind: Option<ModuleKind>) -> Option<(Arch, Fit)> {
     let arch = card.arch?;
-    let fit = judge(arch, branch, kind);
+    let fit = advice_for(card.identity.id, arch).judge(branch, kind);
     (fit != Fit::Fits).then_some((arch, fit))
 }
 

@@ -2,6 +2,7 @@
 //! nouveau out of the way, Secure Boot, the device nodes, and a library that fits the kernel module.
 
 mod advice;
+mod by_file;
 pub mod checks;
 pub mod mig;
 pub mod observe;

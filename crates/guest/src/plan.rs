@@ -10,7 +10,7 @@ use model::{
 };
 
 use crate::ways::{self, NoWay, Way};
-use crate::{Facts, advice};
+use crate::{Facts, advice, by_file};
 
 /// Our drop-in. Written only where no other line keeps nouveau away.
 pub const NOUVEAU_FILE: &str = "/etc/modprobe.d/thruway-nouveau.conf";
@@ -43,6 +43,9 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         _ => {}
     }
     match installs(facts) {
+        _ if intent.driver_file.is_some() => {
+            intent.driver_file.iter().for_each(|file| by_file::install(facts, file, &mut plan));
+        }
         Some(Ok(way)) => install(facts, &way, &mut plan),
         Some(Err(no)) => by_hand(facts, no, &mut plan),
         None => {}
@@ -74,7 +77,7 @@ pub(crate) fn installs(facts: &Facts) -> Option<Result<Way, NoWay>> {
     })
 }
 
-fn step(title: impl Into<String>, op: Op, expects: Before, because: &str) -> Change {
+pub(crate) fn step(title: impl Into<String>, op: Op, expects: Before, because: &str) -> Change {
     Change {
         layer: Layer::Guest,
         title: title.into(),
@@ -158,7 +161,7 @@ fn by_hand(facts: &Facts, no: NoWay, plan: &mut Plan) {
 
 /// nvidia-uvm at every boot, once a driver is here or comes.
 fn uvm(facts: &Facts, plan: &mut Plan) {
-    let comes = plan.changes.iter().any(|change| matches!(change.op, Op::Packages(_)));
+    let comes = plan.changes.iter().any(|change| matches!(change.op, Op::Packages(_) | Op::RunFile(_)));
     let runs = facts.driver.kernel.is_there() && facts.major("nvidia-uvm").is_none();
     let listed = facts.loaded_at_boot.iter().any(|name| name == "nvidia_uvm");
     if !(comes || runs && facts.majors.value.is_there()) || listed {

@@ -242,6 +242,25 @@ pub(crate) fn meta(facts: &Facts, front: &str) -> String {
     format!("{front}-{flavour}{}", end.unwrap_or_default())
 }
 
+/// What builds kernel modules and is not here, DKMS with it; none: a system whose packages are not known.
+pub(crate) fn to_build(facts: &Facts) -> Option<(Manager, Vec<String>)> {
+    let manager = match facts.os.id.as_str() {
+        "debian" | "ubuntu" => Manager::Apt,
+        "fedora" => Manager::Dnf,
+        "arch" => Manager::Pacman,
+        _ => return None,
+    };
+    let mut tools = match manager {
+        Manager::Dnf => vec![format!("kernel-devel-{}", facts.release.get().cloned().unwrap_or_default())],
+        _ => build_tools(facts),
+    };
+    tools.extend(["dkms".to_owned()]);
+    if manager != Manager::Apt {
+        tools.extend(["gcc", "make"].map(str::to_owned));
+    }
+    Some((manager, missing(facts, tools)))
+}
+
 fn missing(facts: &Facts, packages: Vec<String>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for name in packages {

@@ -162,7 +162,7 @@ impl Journal<'_> {
                     let _ = self.store.append(Entry::Failed { tx, step });
                     return Err(error.into());
                 }
-                if matches!(op, Op::Regenerate(_) | Op::KernelArgs { .. } | Op::Packages(_)) {
+                if matches!(op, Op::Regenerate(_) | Op::KernelArgs { .. } | Op::Packages(_) | Op::RunFile(_)) {
                     // Generators rename without an fsync; "done" must not be durable before what was done.
                     self.files.sync_everything()?;
                 }

@@ -29,6 +29,7 @@ mod packages;
 mod process;
 mod real;
 mod run;
+mod runfile;
 mod stock;
 mod store;
 mod threeway;
@@ -51,6 +52,7 @@ pub use hands::{HandError, Hands};
 pub use log::{Drift, State, Transaction};
 pub use mig::restore as restore_mig;
 pub use real::RealHands;
+pub use runfile::inspect as inspect_run_file;
 pub use stock::{Installed, Stock};
 pub use undo::{Recovered, Undone};
 

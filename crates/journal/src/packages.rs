@@ -9,7 +9,7 @@ mod others;
 
 use std::time::{Duration, Instant};
 
-use model::{Manager, PackagesOp};
+use model::{Builds, Manager, PackagesOp};
 
 use crate::run::{self, progress};
 use crate::{HandError, Installed, RealHands, Stock};
@@ -48,12 +48,11 @@ impl RealHands {
             argv.extend(apt::OPTIONS.map(str::to_owned));
         }
         self.tell_program(&words(&argv))?;
-        self.built(op)
+        op.builds.as_ref().map_or(Ok(()), |builds| self.built(builds))
     }
 
     /// DKMS may fail to build and its package still be configured: the module's file is the proof.
-    fn built(&self, op: &PackagesOp) -> Result<(), HandError> {
-        let Some(builds) = &op.builds else { return Ok(()) };
+    pub(crate) fn built(&self, builds: &Builds) -> Result<(), HandError> {
         let there = || apt::modules(self.root(), &builds.release, &builds.any_of);
         if there() {
             return Ok(());
@@ -72,7 +71,7 @@ impl RealHands {
             (Ok(()), None) => "dkms says that it built everything".to_owned(),
         };
         let message =
-            format!("the packages were installed, but no module {names} was built for {}: {why}", builds.release);
+            format!("the driver was installed, but no module {names} was built for {}: {why}", builds.release);
         Err(failed(again.join(" "), message))
     }
 

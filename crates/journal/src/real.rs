@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use model::{ArgsTool, Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, PackagesOp, ServiceVerb, Tool};
+use model::{ArgsTool, Bdf, BindOp, Hold, KubeOp, KubeVerb, Op, PackagesOp, ServiceVerb, Tool, UNINSTALLER};
 
 use crate::bind::{self, Binder};
 use crate::run::run;
@@ -152,7 +152,7 @@ impl RealHands {
         done
     }
 
-    fn here(&self, what: &str) -> Result<(), HandError> {
+    pub(crate) fn here(&self, what: &str) -> Result<(), HandError> {
         if self.live() {
             return Ok(());
         }
@@ -264,6 +264,7 @@ impl Hands for RealHands {
             Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Packages(op) => self.install_packages(op),
+            Op::RunFile(op) => self.run_file(op),
             Op::Kube(op) => self.kube(op),
             Op::Bind(op) => self.bind(op, &op.to),
             Op::Mig(op) => self.here("cutting a card by MIG").and_then(|()| mig::carry(op, &op.to, &op.from)),
@@ -289,6 +290,7 @@ impl Hands for RealHands {
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             // The journal asks for this with what its log says of the time before.
             Op::Packages(_) => Ok(()),
+            Op::RunFile(op) => self.unrun_file(op),
             Op::Kube(op) => self.unkube(op),
             Op::Bind(op) => self.bind(op, &op.from),
             Op::Mig(op) => self.here("cutting a card by MIG").and_then(|()| mig::carry(op, &op.from, &op.to)),
@@ -314,6 +316,11 @@ impl Hands for RealHands {
         // Whatever is no longer as it was took effect, be it half of it.
         if let Op::Mig(op) = op {
             return if self.live() { mig::now(op).map(|now| now != op.from) } else { None };
+        }
+        if let Op::RunFile(_) = op {
+            // its uninstaller, or the list of what it replaced, which it writes first
+            let there = |path: &str| self.root.join(path.trim_start_matches('/')).exists();
+            return Some(there(UNINSTALLER) || there("/var/lib/nvidia/log"));
         }
         let Op::Service { unit, verb } = op else { return None };
         let (question, yes) = match verb {

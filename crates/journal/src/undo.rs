@@ -107,6 +107,7 @@ impl Journal<'_> {
                     touched.extend(op.install.iter().map(|name| format!("package {name}")));
                     false
                 }
+                Op::RunFile(_) => touched.insert("NVIDIA's driver by its own installer".into()),
                 Op::Service { .. } | Op::Regenerate(_) | Op::Kube(_) | Op::EndProcess { .. } => false,
             };
         }
@@ -262,13 +263,17 @@ impl Journal<'_> {
     fn took(&self, record: &StepRecord, op: &Op) -> bool {
         match op {
             // A service that was so before the step is not ours to change.
-            Op::Service { .. } | Op::ProxmoxMapping { .. } if record.held == Some(true) => false,
+            Op::Service { .. } | Op::ProxmoxMapping { .. } | Op::RunFile(_) | Op::Mig(_)
+                if record.held == Some(true) =>
+            {
+                false
+            }
             _ if record.done => true,
             // A restart leaves a service down where it fails; over the restored files it is due again.
             Op::Service { verb, .. } if crate::real::opposite(*verb) == *verb => true,
             Op::Service { .. } | Op::ProxmoxMapping { .. } => self.hands.holds(op).unwrap_or(!record.failed),
             // A change that was refused whole left everything as it was, and that may be another's by now.
-            Op::Proxmox { .. } => self.hands.holds(op).unwrap_or(true),
+            Op::Proxmox { .. } | Op::RunFile(_) | Op::Mig(_) => self.hands.holds(op).unwrap_or(true),
             Op::Sysfs { path, value, .. } => {
                 self.files.machine.value(path).get().map_or(!record.failed, |now| now == value)
             }

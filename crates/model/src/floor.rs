@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bdf, Evidence};
+use crate::{Bdf, DriverFile, Evidence};
 
 /// Whether this machine has a floor at all. Not having one is no fault: a guest has no host floor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +43,9 @@ pub struct Intent {
     pub deployment: Option<String>,
     /// Watch the boot that the plan waits for.
     pub guard: Option<Guard>,
+    /// NVIDIA's installer, in place of the distribution's packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_file: Option<DriverFile>,
     /// What the VM's guest is told of where its cards sit on the host. None: what it is told now is left alone.
     pub hint: Option<Tell>,
 }

@@ -177,8 +177,13 @@ pub struct Digest(pub String);
 
 impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
+        Digest::from_sha256(Sha256::digest(bytes).into())
+    }
+
+    /// Of bytes that were hashed piece by piece.
+    pub fn from_sha256(sum: [u8; 32]) -> Self {
         let mut hex = String::with_capacity(64);
-        for byte in Sha256::digest(bytes) {
+        for byte in sum {
             use fmt::Write as _;
             let _ = write!(hex, "{byte:02x}");
         }

@@ -6,6 +6,7 @@ mod ids;
 mod layer;
 mod packages;
 mod plan;
+mod runfile;
 mod seen;
 
 pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all};
@@ -17,4 +18,5 @@ pub use plan::{
     ArgsTool, Basis, Before, BindOp, Change, Content, Effective, Hold, KubeOp, KubeVerb, MigInstance, MigLayout, MigOp,
     Op, PLAN_SCHEMA, Plan, Refusal, Risk, ServiceVerb, Taker, Tool, Undo,
 };
+pub use runfile::{DriverFile, RunFileOp, UNINSTALLER};
 pub use seen::{Fact, Reason, Seen, Source};

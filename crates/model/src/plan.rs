@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bdf, Digest, Intent, Layer, PackagesOp, PciId};
+use crate::{Bdf, Digest, Intent, Layer, PackagesOp, PciId, RunFileOp};
 
 /// The version of the plan's JSON form. A reader refuses a newer one.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -179,6 +179,8 @@ pub enum Op {
     Kube(Box<KubeOp>),
     /// Packages by the system's manager. Undo removes exactly what this step brought, dependencies too.
     Packages(PackagesOp),
+    /// NVIDIA's own installer. Undo runs the uninstaller that it leaves.
+    RunFile(RunFileOp),
     /// A PCI function changes hands now, without a reboot. Undo gives it back to `from`.
     Bind(BindOp),
     /// A card is cut into MIG instances, or made whole. Undo cuts it as it was.

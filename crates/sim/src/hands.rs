@@ -53,6 +53,7 @@ impl Hands for SimHands {
             Op::Proxmox { vmid, set, delete, .. } => qm_set(&tree, *vmid, set, delete),
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             Op::Packages(op) => crate::packages::install(&tree, op),
+            Op::RunFile(op) => Err(installer_only(&op.file.path)),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.to),
             Op::Mig(op) => Err(nvml_only(op.bdf)),
@@ -85,6 +86,7 @@ impl Hands for SimHands {
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
             // The journal asks for this with what its log says of the time before.
             Op::Packages(_) => Ok(()),
+            Op::RunFile(op) => Err(installer_only(&op.file.path)),
             Op::Kube(op) => crate::cluster::take_back(&tree, op),
             Op::Bind(op) => handover::carry(&tree, op, &op.from),
             Op::Mig(op) => Err(nvml_only(op.bdf)),
@@ -103,6 +105,11 @@ impl Hands for SimHands {
     fn reboot(&self) -> Result<(), HandError> {
         physics::boot(&self.root).map(|_| ()).map_err(|error| failed("systemctl reboot", error))
     }
+}
+
+/// NVIDIA's installer is a program, and a simulated tree runs none.
+fn installer_only(path: &str) -> HandError {
+    HandError::NotHere { what: format!("running {path}"), why: "a simulated machine runs no program".into() }
 }
 
 /// A simulated tree has no NVML to cut by; the simulated libnvidia-ml has.

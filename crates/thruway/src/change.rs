@@ -43,8 +43,21 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
             HintWish::Host => Tell::Named,
             HintWish::None => Tell::Nothing,
         }),
+        driver_file: wish.driver_file.as_deref().map(driver_file).transpose()?,
         guard: wish.guard.map(|guard| crate::guard::wish(guard, wish.guard_program.as_deref())).transpose()?,
     })
+}
+
+/// NVIDIA's installer, read once and held against its own sums.
+fn driver_file(path: &Path) -> anyhow::Result<model::DriverFile> {
+    let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
+    let Some(text) = path.to_str() else { bail!("{}: a path that is no UTF-8", path.display()) };
+    let (run, sha256) = journal::inspect_run_file(&path).map_err(anyhow::Error::msg)?;
+    if run.os != "Linux" || run.arch != std::env::consts::ARCH {
+        let here = std::env::consts::ARCH;
+        bail!("{text} is a driver for {} on {}, and this machine is {here}", run.os, run.arch);
+    }
+    Ok(model::DriverFile { path: text.to_owned(), sha256, version: run.version, arch: run.arch })
 }
 
 pub fn plan(global: &Global, args: &PlanArgs, layers: &[Layer]) -> anyhow::Result<u8> {

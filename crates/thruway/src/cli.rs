@@ -381,6 +381,10 @@ pub struct WishArgs {
     /// Also take away what old guides left: dead settings, and those that weaken the host
     #[arg(long)]
     pub clean: bool,
+    /// Install the driver from this file of NVIDIA's (NVIDIA-Linux-x86_64-VERSION.run), not from the distribution's packages.
+    /// It is checked against its own sums; nothing is ever downloaded by thruway
+    #[arg(long, value_name = "FILE")]
+    pub driver_file: Option<PathBuf>,
     /// The container engine to configure
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,

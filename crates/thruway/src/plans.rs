@@ -125,6 +125,10 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
             let line = format!("{} [{}]: {} → {}", op.bdf, op.id, hold(&op.from), hold(&op.to));
             page.whole(4, "", 0, Tone::Code, &line);
         }
+        Op::RunFile(op) => {
+            page.whole(4, "", 0, Tone::Code, &op.argv().join(" "));
+            page.whole(4, "", 0, Tone::Faint, &format!("sha256 {}; its own sums hold", op.file.sha256));
+        }
         Op::Mig(op) => {
             let line = format!("{}: {} → {}", op.bdf, gpu::mig::says(&op.from), gpu::mig::says(&op.to));
             page.whole(4, "", 0, Tone::Code, &line);

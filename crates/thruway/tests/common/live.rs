@@ -11,8 +11,8 @@ use simnvml::view::View;
 
 use super::common::{stderr, stdout};
 
-/// A box's tree as sysfs, a /dev of its own, and a simulated library. What the program writes below /etc and /var/lib stays
-/// in `folder`, from call to call.
+/// A box's tree as sysfs, a /dev of its own, and a simulated library. What the program writes below /etc, /var/lib,
+/// /var/log and /usr stays in `folder`, from call to call.
 pub struct Live {
     tree: Scratch,
     folder: tempfile::TempDir,
@@ -20,7 +20,7 @@ pub struct Live {
 }
 
 const SCRIPT: &str = "set -e
-for dir in etc var/lib; do
+for dir in etc var/lib var/log usr; do
   mkdir -p \"$FOLDER/upper/$dir\" \"$FOLDER/work/$dir\"
   mount -t overlay overlay -o \"lowerdir=/$dir,upperdir=$FOLDER/upper/$dir,workdir=$FOLDER/work/$dir\" \"/$dir\"
 done
@@ -64,6 +64,13 @@ impl Live {
     /// A file as the program left it, below its own /etc or /var/lib.
     pub fn left(&self, path: &str) -> Option<String> {
         std::fs::read_to_string(self.folder.path().join("upper").join(path.trim_start_matches('/'))).ok()
+    }
+
+    /// Lays a file over the machine's own, for the calls to come.
+    pub fn lay(&self, path: &str, text: &[u8]) {
+        let at = self.folder.path().join("upper").join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(at.parent().expect("below a directory")).expect("makes it");
+        std::fs::write(at, text).expect("writes");
     }
 
     /// The whole report of `thruway gpus`.
