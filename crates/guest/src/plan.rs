@@ -48,6 +48,7 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         None => {}
     }
     uvm(facts, &mut plan);
+    upkeep(facts, &mut plan);
     if nouveau && facts.modprobe_unread.is_none() {
         initramfs(facts, &mut plan);
     }
@@ -153,6 +154,31 @@ fn by_hand(facts: &Facts, no: NoWay, plan: &mut Plan) {
         no.says
     ));
     plan.notes.extend(no.instead);
+}
+
+/// Headers for the kernels to come, and the daemon that holds the card open.
+fn upkeep(facts: &Facts, plan: &mut Plan) {
+    let headers = ways::meta(facts, "linux-headers");
+    let follows = !facts.present.contains(&ways::meta(facts, "linux-image")) || facts.present.contains(&headers);
+    if crate::checks::builds_here(facts) && !follows {
+        let op = PackagesOp { manager: Manager::Apt, install: vec![headers], refresh: false, builds: None };
+        let title = "let kernel updates bring their headers, so that NVIDIA's module is built for each";
+        let mut change = step(title, Op::Packages(op), Before::Nothing, "guest/headers-follow");
+        (change.effective, change.undo) = (Effective::Now, Undo::Inverse);
+        plan.changes.push(change);
+    }
+    if facts.driver.kernel.is_there() && facts.persistenced.get() == Some(&false) {
+        let unit = "nvidia-persistenced.service";
+        for (verb, title) in [
+            (model::ServiceVerb::Enable, "start nvidia-persistenced at every boot, so that the card stays set up"),
+            (model::ServiceVerb::Start, "start it now"),
+        ] {
+            let op = Op::Service { unit: unit.into(), verb };
+            let mut change = step(title, op, Before::Nothing, "guest/persistenced-off");
+            (change.effective, change.undo) = (Effective::Now, Undo::Inverse);
+            plan.changes.push(change);
+        }
+    }
 }
 
 /// nvidia-uvm at every boot, once a driver is here or comes.

@@ -125,7 +125,17 @@ pub const SECURE_BOOT: Check<Facts> = Check {
         if signed.is_some() {
             return Verdict::Pass;
         }
-        let seen = |trouble: Trouble| trouble.seen(facts.secure_boot.source.clone(), "1 (on)");
+        // Its key is among those that shim believes: what keeps the module out is something else.
+        if facts.enrolled.get() == Some(&true) {
+            return Verdict::Pass;
+        }
+        let seen = |trouble: Trouble| {
+            let trouble = trouble.seen(facts.secure_boot.source.clone(), "1 (on)");
+            match &facts.enrolled.value {
+                Seen::Is(_) => trouble.seen(facts.enrolled.source.clone(), "does not hold this machine's key"),
+                _ => trouble,
+            }
+        };
         let mut fixes = Vec::new();
         if facts.vm.get() == Some(&true) {
             let fix = Fix::by_hand(
