@@ -67,19 +67,17 @@ fn entries(stanza: &[(String, String, u32)]) -> Vec<Entry> {
     }
     let line = stanza.first().map_or(0, |(_, _, line)| *line);
     let signed_by = Some(field("signed-by").to_owned()).filter(|path| path.starts_with('/') && !path.contains(' '));
-    let pairs = words("uris").into_iter().flat_map(|uri| words("suites").into_iter().map(move |suite| (uri.clone(), suite)));
-    let entry = |(uri, suite)| Entry { uri, suite, components: words("components"), signed_by: signed_by.clone(), line };
+    let pairs =
+        words("uris").into_iter().flat_map(|uri| words("suites").into_iter().map(move |suite| (uri.clone(), suite)));
+    let entry =
+        |(uri, suite)| Entry { uri, suite, components: words("components"), signed_by: signed_by.clone(), line };
     pairs.map(entry).collect()
 }
 
 /// One stanza in deb822 form.
 pub fn stanza(entry: &Entry, components: &[&str]) -> String {
-    let mut text = format!(
-        "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
-        entry.uri,
-        entry.suite,
-        components.join(" ")
-    );
+    let mut text =
+        format!("Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n", entry.uri, entry.suite, components.join(" "));
     if let Some(path) = &entry.signed_by {
         text.push_str(&format!("Signed-By: {path}\n"));
     }
@@ -110,7 +108,7 @@ mod tests {
         let all = deb822(text);
         assert_eq!(all.iter().map(|entry| entry.suite.as_str()).collect::<Vec<_>>(), ["trixie", "trixie-updates"]);
         let entry = all.first().expect("an entry");
-        let again = deb822(&super::stanza(entry, &["non-free"]));
+        let again = deb822(&stanza(entry, &["non-free"]));
         assert_eq!(again, [Entry { components: vec!["non-free".into()], ..entry.clone() }]);
     }
 

@@ -71,7 +71,10 @@ pub(crate) fn lines(facts: &Facts, needs: &Needs) -> Vec<String> {
         Ok(way) => {
             let mut lines = Vec::new();
             if !facts.sources.lacks(&way.components).is_empty() {
-                lines.push(format!("add {} to the components of Debian's sources, then apt-get update", way.components.join(", ")));
+                lines.push(format!(
+                    "add {} to the components of Debian's sources, then apt-get update",
+                    way.components.join(", ")
+                ));
             }
             lines.push(format!("sudo {}", way.manager.install(&way.packages).join(" ")));
             lines

@@ -36,9 +36,9 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     plan.intent.push(format!("inferred: NVIDIA's driver is to run {} on this machine", cards.join(", ")));
     let nouveau = nouveau_in_the_way(facts) && facts.nouveau_off.is_empty();
     match &facts.modprobe_unread {
-        Some(reason) if nouveau => plan
-            .notes
-            .push(format!("modprobe.d could not be read ({reason}), so nothing is planned against nouveau")),
+        Some(reason) if nouveau => {
+            plan.notes.push(format!("modprobe.d could not be read ({reason}), so nothing is planned against nouveau"))
+        }
         None if nouveau => keep_away(facts, &mut plan),
         _ => {}
     }
@@ -112,11 +112,16 @@ fn install(facts: &Facts, way: &Way, plan: &mut Plan) {
         }
         let stanzas: Vec<String> =
             facts.sources.archives.iter().map(|archive| aptsources::stanza(&archive.entry(), &lacks)).collect();
-        let text = format!("# The archives of this system's own sources, with what NVIDIA's driver is in.\n{}", stanzas.join("\n"));
+        let text = format!(
+            "# The archives of this system's own sources, with what NVIDIA's driver is in.\n{}",
+            stanzas.join("\n")
+        );
         let title = format!("let apt see the archive's components {}", lacks.join(", "));
         let mut change = step(title, new_file(SOURCES_FILE, &text), Before::NoFile, because);
         change.effective = Effective::Now;
-        change.risk.push(Risk::Security("software that is not free, which Debian cannot mend, may be installed from now on".into()));
+        change.risk.push(Risk::Security(
+            "software that is not free, which Debian cannot mend, may be installed from now on".into(),
+        ));
         plan.changes.push(change);
         refresh = true;
     }
@@ -148,11 +153,7 @@ fn by_hand(facts: &Facts, no: NoWay, plan: &mut Plan) {
     let Some(needs) = advice::needs(facts) else { return };
     let card = facts.usable().find(|card| card.arch == Some(needs.arch));
     let name = card.map_or("the card", |card| card.short_name());
-    plan.notes.push(format!(
-        "no driver is planned for {name} ({}): {}. By hand:",
-        needs.arch.name(),
-        no.says
-    ));
+    plan.notes.push(format!("no driver is planned for {name} ({}): {}. By hand:", needs.arch.name(), no.says));
     plan.notes.extend(no.instead);
 }
 
@@ -189,12 +190,8 @@ fn uvm(facts: &Facts, plan: &mut Plan) {
     if !(comes || runs && facts.majors.value.is_there()) || listed {
         return;
     }
-    let mut change = step(
-        "load nvidia-uvm at every boot",
-        new_file(UVM_FILE, UVM_TEXT),
-        Before::NoFile,
-        "guest/uvm-not-loaded",
-    );
+    let mut change =
+        step("load nvidia-uvm at every boot", new_file(UVM_FILE, UVM_TEXT), Before::NoFile, "guest/uvm-not-loaded");
     if runs {
         change.effective = Effective::Now;
     }
@@ -249,8 +246,7 @@ fn initramfs(facts: &Facts, plan: &mut Plan) {
     let title = "make the initramfs again: nouveau may be loaded from it before the root file system is there";
     match &facts.initramfs {
         Seen::Is(tool) => {
-            let mut change =
-                step(title, Op::Regenerate(tool.clone()), Before::Nothing, "guest/nouveau-holds-card");
+            let mut change = step(title, Op::Regenerate(tool.clone()), Before::Nothing, "guest/nouveau-holds-card");
             change.risk.push(Risk::Reboot);
             change.undo = Undo::Inverse;
             plan.changes.push(change);
@@ -274,7 +270,10 @@ fn based_on(facts: &Facts) -> BTreeMap<String, String> {
     put("nouveau kept away by", off.join("; "));
     put("driver", facts.driver.kernel.get().cloned().unwrap_or_default());
     let drivers = facts.packages.get().map(|all| all.iter().filter(|package| package.driver())).into_iter().flatten();
-    put("driver packages", drivers.map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>().join(", "));
+    put(
+        "driver packages",
+        drivers.map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>().join(", "),
+    );
     let components: Vec<&str> =
         facts.sources.archives.iter().flat_map(|archive| archive.components.iter().map(String::as_str)).collect();
     put("apt's components", components.join(" "));

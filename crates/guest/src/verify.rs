@@ -62,7 +62,8 @@ fn waits(facts: &Facts) -> OutcomeState {
 fn built(facts: &Facts) -> Option<Outcome> {
     let package = facts.packages.get()?.iter().find(|package| package.driver())?;
     let release = facts.release.get()?;
-    let evidence = vec![Evidence { source: package.source.clone(), value: format!("{} {}", package.name, package.version) }];
+    let evidence =
+        vec![Evidence { source: package.source.clone(), value: format!("{} {}", package.name, package.version) }];
     let state = match &facts.built.value {
         _ if facts.has_driver_module() => OutcomeState::Held,
         Seen::Unreadable(reason) => OutcomeState::Unknown(reason.to_string()),

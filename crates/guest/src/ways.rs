@@ -79,7 +79,10 @@ pub(crate) fn way(facts: &Facts, needs: &Needs) -> Result<Way, NoWay> {
         "ubuntu" => ubuntu(facts, needs),
         "fedora" => fedora(facts, needs),
         other => Err(NoWay {
-            says: format!("thruway does not know the driver packages of {}", if other.is_empty() { "this system" } else { other }),
+            says: format!(
+                "thruway does not know the driver packages of {}",
+                if other.is_empty() { "this system" } else { other }
+            ),
             instead: by_run_file(needs),
         }),
     }
@@ -90,8 +93,12 @@ fn by_run_file(needs: &Needs) -> Vec<String> {
     let branch = needs.newest.map_or(format!("{} or newer", needs.oldest.max(570)), |newest| newest.to_string());
     let kind = if needs.kind == ModuleKind::Open { "open" } else { "proprietary" };
     vec![
-        format!("download NVIDIA-Linux-x86_64-VERSION.run of branch {branch} from https://www.nvidia.com/en-us/drivers/unix/"),
-        format!("sudo sh NVIDIA-Linux-x86_64-VERSION.run --dkms --kernel-module-type={kind}   # after the reboot without nouveau"),
+        format!(
+            "download NVIDIA-Linux-x86_64-VERSION.run of branch {branch} from https://www.nvidia.com/en-us/drivers/unix/"
+        ),
+        format!(
+            "sudo sh NVIDIA-Linux-x86_64-VERSION.run --dkms --kernel-module-type={kind}   # after the reboot without nouveau"
+        ),
         "to take it back: sudo nvidia-uninstall".into(),
     ]
 }
@@ -104,8 +111,17 @@ fn of_table(facts: &Facts, needs: &Needs) -> Result<Way, NoWay> {
     let fitting = rows.iter().filter(|row| needs.runs(row.branch, row.kind));
     let best = fitting.max_by_key(|row| (row.branch, prefers(facts, row.branch) == row.kind));
     let Some(row) = best else {
-        let has: Vec<String> = rows.iter().map(|row| row.branch.to_string()).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
-        let has = if has.is_empty() { "no driver that thruway knows".to_owned() } else { format!("branch {}", has.join(" and ")) };
+        let has: Vec<String> = rows
+            .iter()
+            .map(|row| row.branch.to_string())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let has = if has.is_empty() {
+            "no driver that thruway knows".to_owned()
+        } else {
+            format!("branch {}", has.join(" and "))
+        };
         let mut instead = by_run_file(needs);
         if id == "arch" {
             instead.insert(0, "or nvidia-580xx-dkms from the AUR, with linux-headers".into());
@@ -188,11 +204,8 @@ fn fedora(facts: &Facts, needs: &Needs) -> Result<Way, NoWay> {
     };
     let suffix = name.strip_prefix("akmod-nvidia").unwrap_or_default();
     let release = facts.release.get().cloned().unwrap_or_default();
-    let packages = vec![
-        format!("kernel-devel-{release}"),
-        name.to_owned(),
-        format!("xorg-x11-drv-nvidia{suffix}-cuda"),
-    ];
+    let packages =
+        vec![format!("kernel-devel-{release}"), name.to_owned(), format!("xorg-x11-drv-nvidia{suffix}-cuda")];
     Ok(Way {
         manager: Manager::Dnf,
         branch,
@@ -233,7 +246,10 @@ pub(crate) fn flavour(facts: &Facts) -> String {
 pub(crate) fn meta(facts: &Facts, front: &str) -> String {
     let flavour = flavour(facts);
     let image = format!("linux-image-{flavour}");
-    let end = facts.present.iter().find_map(|name| name.strip_prefix(&image).filter(|end| end.is_empty() || end.starts_with("-hwe")));
+    let end = facts
+        .present
+        .iter()
+        .find_map(|name| name.strip_prefix(&image).filter(|end| end.is_empty() || end.starts_with("-hwe")));
     format!("{front}-{flavour}{}", end.unwrap_or_default())
 }
 
@@ -259,7 +275,10 @@ mod tests {
             let version = if version == "*" { "1" } else { version };
             let row = rows(id, version);
             assert!(row.iter().any(|row| line.contains(&row.packages.join(" "))), "{line}");
-            assert!(row.iter().all(|row| row.packages.len() >= 2 && row.branch >= 390 && !row.module.is_empty()), "{line}");
+            assert!(
+                row.iter().all(|row| row.packages.len() >= 2 && row.branch >= 390 && !row.module.is_empty()),
+                "{line}"
+            );
         }
         assert_eq!(rows("debian", "12.11").len(), 3);
         assert!(rows("debian", "10").is_empty());

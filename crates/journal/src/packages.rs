@@ -47,8 +47,18 @@ impl RealHands {
         if op.manager == Manager::Apt {
             argv.extend(apt::OPTIONS.map(str::to_owned));
         }
-        self.tell_program(&words(&argv))?;
+        self.tell_program(&words(&argv)).map_err(|error| self.with_log(op, error))?;
         self.built(op)
+    }
+
+    /// Where the manager failed over a module that does not build, DKMS's own record says why.
+    fn with_log(&self, op: &PackagesOp, error: HandError) -> HandError {
+        match (error, op.builds.as_ref().and_then(|_| apt::make_log(self.root()))) {
+            (HandError::Failed { command, status, message }, Some((path, tail))) if message.contains("dkms") => {
+                HandError::Failed { command, status, message: format!("{message}. The last lines of {path}: {tail}") }
+            }
+            (error, _) => error,
+        }
     }
 
     /// DKMS may fail to build and its package still be configured: the module's file is the proof.
@@ -71,7 +81,8 @@ impl RealHands {
             (Err(error), None) => error.to_string(),
             (Ok(()), None) => "dkms says that it built everything".to_owned(),
         };
-        let message = format!("the packages were installed, but no module {names} was built for {}: {why}", builds.release);
+        let message =
+            format!("the packages were installed, but no module {names} was built for {}: {why}", builds.release);
         Err(failed(again.join(" "), message))
     }
 

@@ -160,9 +160,10 @@ mod tests {
 
     #[test]
     fn the_last_lines_of_both_streams_are_the_error() {
-        let told = RefCell::new(Vec::new());
+        let told: RefCell<Vec<String>> = RefCell::default();
         let script = "echo pmstatus:a:5:Unpacking a; echo reading; echo 'E: no room' >&2; exit 100";
-        let done = tell(shell(script), "apt-get install a".into(), &progress, &|says| told.borrow_mut().push(says.into()));
+        let done =
+            tell(shell(script), "apt-get install a".into(), &progress, &|says| told.borrow_mut().push(says.into()));
         let Err(HandError::Failed { command, status, message }) = done else { panic!("{done:?}") };
         assert_eq!((command.as_str(), status.as_str()), ("apt-get install a", "exit status 100"));
         assert!(message.contains("reading") && message.contains("E: no room") && !message.contains("pmstatus"));

@@ -282,8 +282,11 @@ impl Journal<'_> {
     /// Removes what a step's packages brought. The log says what was there before it.
     fn remove(&self, record: &StepRecord, op: &PackagesOp) -> Result<Vec<String>, Error> {
         let Some(digest) = &record.stock else { return Ok(Vec::new()) };
-        let stock = Stock::from_bytes(&self.store.blob(digest)?)
-            .map_err(|what| Error::Damaged { path: format!("{}/blobs/{digest}", crate::STATE_DIR), line: 1, what })?;
+        let stock = Stock::from_bytes(&self.store.blob(digest)?).map_err(|what| Error::Damaged {
+            path: format!("{}/blobs/{digest}", crate::STATE_DIR),
+            line: 1,
+            what,
+        })?;
         let notes = self.hands.unstock(op, &stock)?;
         self.files.sync_everything()?;
         Ok(notes)

@@ -115,7 +115,9 @@ impl Archive {
         let open = if name.ends_with("-open") { "-open" } else { "" };
         let front = name.split(branch).next()?;
         match front {
-            "nvidia-headless-" => offer(version, "restricted", &["dkms", &format!("nvidia-dkms-{branch}-server{open}")]),
+            "nvidia-headless-" => {
+                offer(version, "restricted", &["dkms", &format!("nvidia-dkms-{branch}-server{open}")])
+            }
             "nvidia-dkms-" => offer(version, "restricted", &["dkms"]),
             "nvidia-utils-" | "libnvidia-decode-" | "libnvidia-encode-" => offer(version, "restricted", &[]),
             _ => None,

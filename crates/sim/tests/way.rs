@@ -180,10 +180,9 @@ fn an_installation_that_is_cut_off_is_taken_back() {
 /// daemon; and all of it goes back.
 #[test]
 fn a_running_driver_is_kept_running() {
-    for (name, mends) in [
-        ("guest-no-nodes", vec!["guest/uvm-not-loaded"]),
-        ("guest-neglected", vec!["guest/headers-follow"]),
-    ] {
+    for (name, mends) in
+        [("guest-no-nodes", vec!["guest/uvm-not-loaded"]), ("guest-neglected", vec!["guest/headers-follow"])]
+    {
         let guest = lay_out(name);
         let look = || {
             let root = guest.again();

@@ -336,11 +336,18 @@ fn whole(suite: &str, card: (&str, &str), kind: &str, module: &str, branch: &str
     assert!(info.contains(&format!("vermagic:       {release} ")), "{info}");
     let license = if kind == "open" { "Dual MIT/GPL" } else { "NVIDIA" };
     assert!(info.contains(&format!("license:        {license}")), "{info}");
-    let dep = std::fs::read_to_string(guest.root.join(format!("lib/modules/{release}/modules.dep"))).expect("depmod ran");
+    let dep =
+        std::fs::read_to_string(guest.root.join(format!("lib/modules/{release}/modules.dep"))).expect("depmod ran");
     assert!(dep.contains(&format!("{module}-uvm.ko")), "depmod does not know {module}-uvm");
-    assert!(guest.root.join("usr/lib/x86_64-linux-gnu").read_dir().expect("libraries").flatten().any(|entry| {
-        entry.file_name().to_string_lossy().starts_with("libcuda.so")
-    }));
+    assert!(
+        guest
+            .root
+            .join("usr/lib/x86_64-linux-gnu")
+            .read_dir()
+            .expect("libraries")
+            .flatten()
+            .any(|entry| { entry.file_name().to_string_lossy().starts_with("libcuda.so") })
+    );
     let again = guest.done(&["guest", "plan"]);
     assert!(again.contains("Nothing to change"), "a second plan is not empty:\n{again}");
     let verified = guest.done(&["verify"]);

@@ -209,7 +209,11 @@ fn reload(facts: &Facts) -> Fix {
     if facts.in_use.is_empty() && facts.modules.value.is_there() && !loaded.is_empty() {
         let unload = format!("sudo rmmod {}", loaded.join(" "));
         let lines = [unload.as_str(), "sudo modprobe nvidia", "sudo modprobe nvidia-uvm"];
-        return Fix::by_hand("nothing uses the old module: load the new one in its place", &lines, "nothing to take back");
+        return Fix::by_hand(
+            "nothing uses the old module: load the new one in its place",
+            &lines,
+            "nothing to take back",
+        );
     }
     let held: Vec<String> = facts.in_use.iter().map(|(module, users)| format!("{module}, {users} users")).collect();
     let why = if held.is_empty() { String::new() } else { format!(" (the old one is held: {})", held.join("; ")) };

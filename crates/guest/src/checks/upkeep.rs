@@ -178,9 +178,11 @@ pub const PERSISTENCE: Check<Facts> = Check {
             Seen::Unreadable(reason) => unknown(reason, "nvidia-persistenced"),
             Seen::Is(true) => Verdict::Pass,
             Seen::Is(false) => Verdict::Warn(
-                Trouble::new("nvidia-persistenced is installed and not started at boot: the first use after idle is slow")
-                    .seen(facts.persistenced.source.clone(), "not there")
-                    .fix(Fix::planned("enable and start it", "sudo thruway guest apply")),
+                Trouble::new(
+                    "nvidia-persistenced is installed and not started at boot: the first use after idle is slow",
+                )
+                .seen(facts.persistenced.source.clone(), "not there")
+                .fix(Fix::planned("enable and start it", "sudo thruway guest apply")),
             ),
         }
     },
@@ -232,7 +234,10 @@ pub const XID: Check<Facts> = Check {
         let Some((line, (xid, means))) = lines.iter().rev().find_map(|line| Some((line, known(&line)?))) else {
             return Verdict::Pass;
         };
-        let paste = ["nvidia-smi", "sudo nvidia-smi --gpu-reset -i 0   # where nothing uses it; else a stop and start of the VM"];
+        let paste = [
+            "nvidia-smi",
+            "sudo nvidia-smi --gpu-reset -i 0   # where nothing uses it; else a stop and start of the VM",
+        ];
         Verdict::Fail(
             Trouble::new(format!("the card reported Xid {xid} since the boot: {means}"))
                 .seen(line.source.clone(), line.text.clone())
@@ -248,7 +253,8 @@ pub const XID: Check<Facts> = Check {
 mod tests {
     #[test]
     fn an_xid_s_number_is_read() {
-        let line = "Nov 25 10:00:00 g kernel: [ 12.3] NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU";
+        let line =
+            "Nov 25 10:00:00 g kernel: [ 12.3] NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU";
         assert_eq!(super::number(line), Some(79));
         assert_eq!(super::number("NVRM: Xid (PCI:0000"), None);
         assert_eq!(super::number("NVRM: Xid (a): x"), None);

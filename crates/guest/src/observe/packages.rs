@@ -55,9 +55,19 @@ pub(super) fn installed(machine: &dyn Machine) -> Fact<Vec<Pkg>> {
 
 /// The installed packages that a plan might ask for.
 pub(super) fn present(machine: &dyn Machine) -> BTreeSet<String> {
-    let fronts = ["linux-image", "linux-headers", "linux-modules", "nvidia", "libnvidia", "libcuda", "libnvcuvid", "firmware-nvidia"];
+    let fronts = [
+        "linux-image",
+        "linux-headers",
+        "linux-modules",
+        "nvidia",
+        "libnvidia",
+        "libcuda",
+        "libnvcuvid",
+        "firmware-nvidia",
+    ];
     let wanted = |name: &str| {
-        fronts.iter().any(|front| name.starts_with(front)) || matches!(name, "build-essential" | "dkms" | "gcc" | "make")
+        fronts.iter().any(|front| name.starts_with(front))
+            || matches!(name, "build-essential" | "dkms" | "gcc" | "make")
     };
     let text = machine.text(STATUS).is().unwrap_or_default();
     let all = formats::dpkg::packages(&text, wanted).into_iter().filter(formats::dpkg::Package::installed);

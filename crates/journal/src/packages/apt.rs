@@ -176,8 +176,7 @@ pub(super) fn modules(root: &Path, release: &str, any_of: &[String]) -> bool {
     let dep = root.join("lib/modules").join(release).join("modules.dep");
     let Ok(text) = std::fs::read_to_string(dep) else { return false };
     let files = text.lines().filter_map(|line| line.split(':').next()?.rsplit('/').next());
-    let names: BTreeSet<String> =
-        files.filter_map(|file| Some(file.split_once(".ko")?.0.replace('-', "_"))).collect();
+    let names: BTreeSet<String> = files.filter_map(|file| Some(file.split_once(".ko")?.0.replace('-', "_"))).collect();
     any_of.iter().any(|name| names.contains(&name.replace('-', "_")))
 }
 
@@ -240,7 +239,8 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("made");
         let any = ["nvidia".to_owned(), "nvidia-current".to_owned()];
         assert!(!modules(tree.path(), "6.1", &any));
-        std::fs::write(dir.join("modules.dep"), "kernel/nvidiafb.ko:\nupdates/dkms/nvidia-current.ko.xz: a.ko\n").unwrap();
+        std::fs::write(dir.join("modules.dep"), "kernel/nvidiafb.ko:\nupdates/dkms/nvidia-current.ko.xz: a.ko\n")
+            .unwrap();
         assert!(modules(tree.path(), "6.1", &any) && !modules(tree.path(), "6.1", &any[..1]));
     }
 }

@@ -11,7 +11,8 @@ pub(super) fn installed(hands: &RealHands, manager: Manager) -> Result<Vec<Insta
     let (all, auto) = match manager {
         Manager::Pacman => (hands.read_program(&["pacman", "-Q"])?, quiet(hands, &["pacman", "-Qdq"])),
         _ => {
-            let all = hands.read_program(&["rpm", "-qa", "--qf", "%{NAME}.%{ARCH} %{EPOCHNUM}:%{VERSION}-%{RELEASE}\\n"])?;
+            let all =
+                hands.read_program(&["rpm", "-qa", "--qf", "%{NAME}.%{ARCH} %{EPOCHNUM}:%{VERSION}-%{RELEASE}\\n"])?;
             // What the user asked for by name is listed; all else is somebody's dependency.
             let form = "--qf=%{name}.%{arch}\\n";
             let asked = hands.read_program(&["dnf", "repoquery", "--userinstalled", form, "--quiet"])?;
@@ -59,7 +60,8 @@ pub(super) fn stock(hands: &RealHands, op: &PackagesOp, before: Vec<Installed>) 
         }
     };
     let there = |name: &String| before.iter().any(|package| package.name == *name);
-    let touched: Vec<&str> = comes.iter().map(|(name, _)| name).filter(|name| there(name)).map(String::as_str).collect();
+    let touched: Vec<&str> =
+        comes.iter().map(|(name, _)| name).filter(|name| there(name)).map(String::as_str).collect();
     if !touched.is_empty() {
         let message = format!(
             "{} would get another version, and what is there stays as it is. Bring the system up to date first, then \
