@@ -138,8 +138,8 @@ fn install(facts: &Facts, way: &Way, plan: &mut Plan) {
     plan.changes.push(change);
     let build = if way.signed { "" } else { ", and some minutes of building kernel modules" };
     plan.notes.push(format!(
-        "the driver is a download of some hundred megabytes from the archives that {} knows{build}; it is some gigabytes on disk, \
-         and undo removes exactly what came",
+        "the driver is a download of some hundred megabytes from the archives that {} knows{build}; it takes about a \
+         gigabyte on disk, and undo removes exactly what came",
         way.manager.name()
     ));
     plan.notes.push("after the reboot NVIDIA's driver has the card; thruway never reboots by itself here".into());

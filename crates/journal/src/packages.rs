@@ -118,7 +118,12 @@ impl RealHands {
             Some(today) => format!("{name} was {then} and is {today}: changed by somebody else since"),
             None => format!("{name} {then} is gone: removed by somebody else since"),
         };
-        Ok(stock.moved(&now).into_iter().take(5).map(note).collect())
+        let mut notes: Vec<String> = stock.moved(&now).into_iter().take(5).map(note).collect();
+        let loaded = std::fs::read_to_string(self.root().join("proc/modules")).unwrap_or_default();
+        if op.builds.is_some() && loaded.lines().any(|line| line.starts_with("nvidia ")) {
+            notes.push("NVIDIA's modules are removed from the disk and stay loaded until the next boot".into());
+        }
+        Ok(notes)
     }
 
     fn mark(&self, manager: Manager, names: &[&str], auto: bool) -> Result<(), HandError> {

@@ -80,6 +80,10 @@ pub const HEADERS: Check<Facts> = Check {
         }
         let release = facts.release.get().map_or("$(uname -r)", String::as_str);
         trouble.says = format!("NVIDIA's module cannot be built for kernel {release}: {} missing", missing.join(", "));
+        if crate::plan::installs(facts).is_some_and(|way| way.is_ok()) {
+            let does = "install what builds kernel modules, with the driver";
+            return Verdict::Fail(trouble.fix(Fix::planned(does, "sudo thruway guest apply")));
+        }
         let line = match facts.os.id.as_str() {
             "fedora" | "rhel" | "rocky" | "almalinux" => format!("sudo dnf install gcc make kernel-devel-{release}"),
             "arch" => "sudo pacman -S base-devel linux-headers".to_owned(),

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use formats::modprobe::{Directive, Modprobe};
 use machine::{Machine, MachineExt};
-use model::{Fact, Seen, Source};
+use model::{Fact, Reason, Seen, Source};
 use serde::Serialize;
 
 use super::settings::{DIRS, Line};
@@ -97,7 +97,8 @@ pub(super) fn xids(machine: &dyn Machine) -> Fact<Vec<Line>> {
     const LOGS: [&str; 3] = ["/var/log/kern.log", "/var/log/syslog", "/var/log/messages"];
     for path in LOGS {
         let seen = match machine.text(path) {
-            Seen::Absent => continue,
+            // A recording of before this was asked.
+            Seen::Absent | Seen::Unreadable(Reason::NotCaptured) => continue,
             Seen::Is(text) => {
                 let mut found = Vec::new();
                 for (number, line) in (1u32..).zip(text.lines()) {
