@@ -108,7 +108,7 @@ mod tests {
         let all = deb822(text);
         assert_eq!(all.iter().map(|entry| entry.suite.as_str()).collect::<Vec<_>>(), ["trixie", "trixie-updates"]);
         let entry = all.first().expect("an entry");
-        let again = deb822(&super::stanza(entry, &["non-free"]));
+        let again = deb822(&stanza(entry, &["non-free"]));
         assert_eq!(again, [Entry { components: vec!["non-free".into()], ..entry.clone() }]);
     }
 

@@ -51,6 +51,7 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         None => {}
     }
     uvm(facts, &mut plan);
+    upkeep(facts, &mut plan);
     if nouveau && facts.modprobe_unread.is_none() {
         initramfs(facts, &mut plan);
     }
@@ -140,8 +141,8 @@ fn install(facts: &Facts, way: &Way, plan: &mut Plan) {
     plan.changes.push(change);
     let build = if way.signed { "" } else { ", and some minutes of building kernel modules" };
     plan.notes.push(format!(
-        "the driver is a download of some hundred megabytes from the archives that {} knows{build}; it is some gigabytes on disk, \
-         and undo removes exactly what came",
+        "the driver is a download of some hundred megabytes from the archives that {} knows{build}; it takes about a \
+         gigabyte on disk, and undo removes exactly what came",
         way.manager.name()
     ));
     plan.notes.push("after the reboot NVIDIA's driver has the card; thruway never reboots by itself here".into());
@@ -157,6 +158,31 @@ fn by_hand(facts: &Facts, no: NoWay, plan: &mut Plan) {
     let name = card.map_or("the card", |card| card.short_name());
     plan.notes.push(format!("no driver is planned for {name} ({}): {}. By hand:", needs.arch.name(), no.says));
     plan.notes.extend(no.instead);
+}
+
+/// Headers for the kernels to come, and the daemon that holds the card open.
+fn upkeep(facts: &Facts, plan: &mut Plan) {
+    let headers = ways::meta(facts, "linux-headers");
+    let follows = !facts.present.contains(&ways::meta(facts, "linux-image")) || facts.present.contains(&headers);
+    if crate::checks::builds_here(facts) && !follows {
+        let op = PackagesOp { manager: Manager::Apt, install: vec![headers], refresh: false, builds: None };
+        let title = "let kernel updates bring their headers, so that NVIDIA's module is built for each";
+        let mut change = step(title, Op::Packages(op), Before::Nothing, "guest/headers-follow");
+        (change.effective, change.undo) = (Effective::Now, Undo::Inverse);
+        plan.changes.push(change);
+    }
+    if facts.driver.kernel.is_there() && facts.persistenced.get() == Some(&false) {
+        let unit = "nvidia-persistenced.service";
+        for (verb, title) in [
+            (model::ServiceVerb::Enable, "start nvidia-persistenced at every boot, so that the card stays set up"),
+            (model::ServiceVerb::Start, "start it now"),
+        ] {
+            let op = Op::Service { unit: unit.into(), verb };
+            let mut change = step(title, op, Before::Nothing, "guest/persistenced-off");
+            (change.effective, change.undo) = (Effective::Now, Undo::Inverse);
+            plan.changes.push(change);
+        }
+    }
 }
 
 /// nvidia-uvm at every boot, once a driver is here or comes.

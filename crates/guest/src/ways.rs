@@ -63,6 +63,17 @@ fn rows(id: &str, version: &str) -> Vec<Row> {
 
 /// The way to a driver here.
 pub(crate) fn way(facts: &Facts, needs: &Needs) -> Result<Way, NoWay> {
+    let release = facts.release.get().map(String::as_str).unwrap_or_default();
+    if let Some(end) = ["-cloud-amd64", "-cloud-arm64", "-kvm"].into_iter().find(|end| release.ends_with(end)) {
+        let plain = if end == "-kvm" { "linux-generic" } else { "linux-image-amd64" };
+        return Err(NoWay {
+            says: format!("kernel {release} is built without DRM, and the driver's modules are not all loaded on it"),
+            instead: vec![
+                format!("sudo apt-get install {plain}"),
+                "boot that kernel, then plan again: thruway guest plan".into(),
+            ],
+        });
+    }
     match facts.os.id.as_str() {
         "debian" | "arch" => of_table(facts, needs),
         "ubuntu" => ubuntu(facts, needs),

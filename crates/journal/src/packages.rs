@@ -47,8 +47,18 @@ impl RealHands {
         if op.manager == Manager::Apt {
             argv.extend(apt::OPTIONS.map(str::to_owned));
         }
-        self.tell_program(&words(&argv))?;
+        self.tell_program(&words(&argv)).map_err(|error| self.with_log(op, error))?;
         op.builds.as_ref().map_or(Ok(()), |builds| self.built(builds))
+    }
+
+    /// Where the manager failed over a module that does not build, DKMS's own record says why.
+    fn with_log(&self, op: &PackagesOp, error: HandError) -> HandError {
+        match (error, op.builds.as_ref().and_then(|_| apt::make_log(self.root()))) {
+            (HandError::Failed { command, status, message }, Some((path, tail))) if message.contains("dkms") => {
+                HandError::Failed { command, status, message: format!("{message}. The last lines of {path}: {tail}") }
+            }
+            (error, _) => error,
+        }
     }
 
     /// DKMS may fail to build and its package still be configured: the module's file is the proof.
@@ -107,7 +117,12 @@ impl RealHands {
             Some(today) => format!("{name} was {then} and is {today}: changed by somebody else since"),
             None => format!("{name} {then} is gone: removed by somebody else since"),
         };
-        Ok(stock.moved(&now).into_iter().take(5).map(note).collect())
+        let mut notes: Vec<String> = stock.moved(&now).into_iter().take(5).map(note).collect();
+        let loaded = std::fs::read_to_string(self.root().join("proc/modules")).unwrap_or_default();
+        if op.builds.is_some() && loaded.lines().any(|line| line.starts_with("nvidia ")) {
+            notes.push("NVIDIA's modules are removed from the disk and stay loaded until the next boot".into());
+        }
+        Ok(notes)
     }
 
     fn mark(&self, manager: Manager, names: &[&str], auto: bool) -> Result<(), HandError> {

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_of_both_streams_are_the_error() {
-        let told = RefCell::new(Vec::new());
+        let told: RefCell<Vec<String>> = RefCell::default();
         let script = "echo pmstatus:a:5:Unpacking a; echo reading; echo 'E: no room' >&2; exit 100";
         let done =
             tell(shell(script), "apt-get install a".into(), &progress, &|says| told.borrow_mut().push(says.into()));

@@ -188,6 +188,9 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
     if !UNITS.iter().any(|dir| tree.has(&format!("{dir}/{full}"))) {
         return Err(no(&command, format!("Failed to {word} {full}: Unit {full} not found.")));
     }
+    if matches!(verb, ServiceVerb::Enable | ServiceVerb::Disable) {
+        links(tree, &full, verb == ServiceVerb::Enable).map_err(|error| failed(&command, error))?;
+    }
     let mut units: Value = tree.stored("units.json").unwrap_or_else(|| json!({}));
     let Some(all) = units.as_object_mut() else { return Err(no(&command, "units.json is no object")) };
     let state = all.entry(full.clone()).or_insert_with(|| json!({"active": true, "enabled": true, "restarts": 0}));
@@ -213,10 +216,25 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
     if let Some(runs) = runs {
         handover::unit(tree, &full, runs).map_err(|error| failed(&command, error))?;
     }
+    if full == "systemd-modules-load.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start) {
+        physics::load_listed(tree).map_err(|error| failed(&command, error))?;
+    }
     if full == "docker.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start | ServiceVerb::Reload) {
         docker(tree).map_err(|message| no(&command, message))?;
     }
     tree.store("units.json", &units).map_err(|error| failed(&command, error))
+}
+
+/// The links that `WantedBy=` asks for (systemd.unit(5)).
+fn links(tree: &Tree, unit: &str, enable: bool) -> Result<(), PhysicsError> {
+    let Some(dir) = UNITS.iter().find(|dir| tree.has(&format!("{dir}/{unit}"))) else { return Ok(()) };
+    let text = tree.text(&format!("{dir}/{unit}"));
+    let targets = text.lines().filter_map(|line| line.strip_prefix("WantedBy=")).flat_map(str::split_whitespace);
+    for target in targets {
+        let link = format!("/etc/systemd/system/{target}.wants/{unit}");
+        if enable { tree.link(&link, &format!("{dir}/{unit}"))? } else { tree.remove(&link)? }
+    }
+    Ok(())
 }
 
 /// dockerd reads its configuration: from then on `docker info` shows the runtimes, the default and CDI.

@@ -144,6 +144,68 @@ fn the_whole_way_to_a_card_in_the_guest() {
     assert_eq!(guest.driver("0000:01:00.0"), "nouveau", "after undo and a boot");
 }
 
+/// The power goes at every point of the installation, and the next run either finds it whole or takes it back.
+#[test]
+fn an_installation_that_is_cut_off_is_taken_back() {
+    let mut cuts = 0;
+    for point in 1.. {
+        let guest = lay_out("seed-guest");
+        let before = files(&guest);
+        let root = guest.again();
+        let plan = guest::plan(&guest::observe(&root, &gpu::observe(&root)), &Intent::default());
+        let hands = SimHands::new(guest.path());
+        let mut journal = Journal::open(guest.path(), &hands).expect("the journal").stop_at(point);
+        let cut = match journal.apply(&plan, &mut |_| {}) {
+            Err(journal::Error::Stopped(_)) => true,
+            Ok(_) => false,
+            Err(other) => panic!("{other}"),
+        };
+        drop(journal);
+        if !cut {
+            break;
+        }
+        cuts += 1;
+        let mut journal = Journal::open(guest.path(), &hands).expect("the journal");
+        let recovered = journal.recover().unwrap_or_else(|error| panic!("point {point}: {error}"));
+        let whole = recovered.iter().any(|one| matches!(one, journal::Recovered::Completed(_)));
+        if whole {
+            journal.undo(1).unwrap_or_else(|error| panic!("point {point}: {error}"));
+        }
+        assert_eq!(files(&guest), before, "cut off at point {point}");
+    }
+    assert!(cuts > 15, "{cuts}");
+}
+
+/// What the plan mends on a machine whose driver runs: nvidia-uvm now and at boot, headers for kernels to come, the
+/// daemon; and all of it goes back.
+#[test]
+fn a_running_driver_is_kept_running() {
+    for (name, mends) in
+        [("guest-no-nodes", vec!["guest/uvm-not-loaded"]), ("guest-neglected", vec!["guest/headers-follow"])]
+    {
+        let guest = lay_out(name);
+        let look = || {
+            let root = guest.again();
+            guest::observe(&root, &gpu::observe(&root))
+        };
+        let verdict = |id: &str| {
+            let found = model::run_all(guest::CHECKS, &look()).into_iter().find(|finding| finding.about.id.0 == id);
+            found.expect("the check").verdict
+        };
+        let before = files(&guest);
+        for id in &mends {
+            assert!(!matches!(verdict(id), model::Verdict::Pass), "{name}: {id} is well before");
+        }
+        let number = apply(&guest, &guest::plan(&look(), &Intent::default()));
+        for id in &mends {
+            assert_eq!(verdict(id), model::Verdict::Pass, "{name}");
+        }
+        assert_eq!(guest::plan(&look(), &Intent::default()).changes, [], "{name}: a second plan");
+        undo(&guest, number);
+        assert_eq!(files(&guest), before, "{name}: undo left differences");
+    }
+}
+
 #[test]
 fn apt_s_refusals_leave_everything_as_it_was() {
     let guest = lay_out("seed-guest");
@@ -181,6 +243,14 @@ fn apt_s_refusals_leave_everything_as_it_was() {
     write("/etc/apt/sources.list", &sources.replace(" restricted", ""));
     assert!(refused(&plan).contains("Unable to locate package"), "without restricted");
     write("/etc/apt/sources.list", &sources);
+    // apt says well, and DKMS has built nothing: no headers.
+    let mut bare = plan.clone();
+    for change in &mut bare.changes {
+        if let Op::Packages(op) = &mut change.op {
+            op.install.retain(|name| !name.starts_with("linux-headers") && name != "build-essential");
+        }
+    }
+    assert!(refused(&bare).contains("no module nvidia was built for 5.4.0-100-generic"), "{}", refused(&bare));
     let status = guest.again().text("/var/lib/dpkg/status").is().expect("dpkg's status");
     let held = "Package: nvidia-utils-470\nStatus: hold ok installed\nArchitecture: amd64\nVersion: 470.1\n\n";
     write("/var/lib/dpkg/status", &format!("{status}{held}"));

@@ -209,6 +209,7 @@ fn apt_resolves_what_is_planned_and_undo_is_exact() {
             }
         };
         let first = guest.plan();
+        let mut planned: Vec<Vec<String>> = Vec::new();
         for (card, wanted) in cards {
             guest.card(card, "030000");
             let plan = guest.plan();
@@ -219,12 +220,13 @@ fn apt_resolves_what_is_planned_and_undo_is_exact() {
                 continue;
             };
             assert!(op.install.iter().any(|name| name == wanted), "{suite}: {:?}", op.install);
+            planned.push(op.install.clone());
         }
         guest.card(cards[0].0, "030000");
         let before = (guest.snapshot(), guest.packages());
 
-        // A plan cut down to small packages goes through the same hands: the source, apt-get update, the resolution of
-        // the whole driver as a refusal-free simulation, an installation, and back.
+        // A plan cut down to small packages goes through the same hands: the source, apt-get update, an installation,
+        // and back. In between apt is asked for each whole driver.
         let mut small = first.clone();
         for change in &mut small.changes {
             if let Op::Packages(op) = &mut change.op {
@@ -239,16 +241,15 @@ fn apt_resolves_what_is_planned_and_undo_is_exact() {
         assert!(said.contains("packages come: Need to get"), "no size was told:\n{said}");
         guest.keep_downloads();
         assert!(guest.packages().contains("nvidia-modprobe "), "nothing was installed:\n{said}");
-        let mut all = vec!["apt-get", "--simulate", "install", "--no-install-recommends"];
-        for op in [asked(&first)].into_iter().flatten() {
-            all.extend(op.install.iter().map(String::as_str));
+        for names in &planned {
+            let mut all = vec!["apt-get", "--simulate", "install", "--no-install-recommends"];
+            all.extend(names.iter().map(String::as_str));
+            let resolved = guest.inside(&all);
+            assert!(resolved.contains("Inst dkms ") && !resolved.contains("\nRemv "), "{resolved}");
+            let old = |line: &&str| line.split(' ').nth(2).is_some_and(|word| word.starts_with('['));
+            let upgrades: Vec<&str> = resolved.lines().filter(|line| line.starts_with("Inst ")).filter(old).collect();
+            assert_eq!(upgrades, Vec::<&str>::new());
         }
-        let resolved = guest.inside(&all);
-        assert!(resolved.contains("Inst dkms ") && !resolved.contains("\nRemv "), "{resolved}");
-        let upgrades = resolved.lines().filter(|line| line.starts_with("Inst ") && line.contains(" ["));
-        let upgrades: Vec<&str> =
-            upgrades.filter(|line| line.split(' ').nth(2).is_some_and(|w| w.starts_with('['))).collect();
-        assert_eq!(upgrades, Vec::<&str>::new());
 
         let undone = guest.done(&["undo", "--yes"]);
         let after = (guest.snapshot(), guest.packages());
@@ -256,6 +257,55 @@ fn apt_resolves_what_is_planned_and_undo_is_exact() {
         assert_eq!(before.1, after.1, "dpkg's list and apt's marks");
         println!("{suite}: {:.0} s", began.elapsed().as_secs_f32());
     }
+}
+
+/// thruway and apt are killed while dpkg unpacks; the next run says so, finishes what dpkg had begun and takes it back.
+#[test]
+fn a_killed_installation_is_taken_back() {
+    use std::os::unix::process::CommandExt as _;
+    let guest = match Guest::new("bookworm", GT_1030, "030000") {
+        Ok(guest) => guest,
+        Err(why) => {
+            println!("SKIP: {why}");
+            return;
+        }
+    };
+    let before = (guest.snapshot(), guest.packages());
+    let mut plan = guest.plan();
+    for change in &mut plan.changes {
+        if let Op::Packages(op) = &mut change.op {
+            op.install = vec!["build-essential".into()];
+            op.builds = None;
+        }
+    }
+    plan.changes.retain(|change| !matches!(change.op, Op::Regenerate(_)));
+    let path = guest.downloads.with_extension("killed.json");
+    std::fs::write(&path, serde_json::to_string(&plan).expect("JSON")).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_thruway"));
+    command.arg("--root").arg(&guest.root).arg("apply").arg(&path).arg("--yes").process_group(0);
+    let null = std::process::Stdio::null;
+    let mut child = command.stdin(null()).stdout(null()).stderr(null()).spawn().expect("starts");
+    let began = Instant::now();
+    // In the middle: some packages are unpacked, none of the last is configured.
+    let log = guest.root.join("var/log/dpkg.log");
+    let unpacked = || std::fs::read_to_string(&log).map_or(0, |text| text.matches(" status unpacked ").count());
+    let start = unpacked();
+    while unpacked() < start + 12 {
+        assert!(child.try_wait().expect("its state").is_none(), "it ended before it could be killed");
+        assert!(began.elapsed().as_secs() < 240, "dpkg never began");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let group = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).expect("killed");
+    child.wait().expect("ended");
+    guest.keep_downloads();
+    assert!(guest.packages().contains("unpacked"), "nothing was half done");
+
+    let undone = guest.done(&["undo", "--yes"]);
+    assert!(undone.contains("had been interrupted: it was taken back"), "{undone}");
+    let after = (guest.snapshot(), guest.packages());
+    assert_eq!(differ(&before.0, &after.0), Vec::<String>::new(), "differences are left:\n{undone}");
+    assert_eq!(before.1, after.1, "dpkg's list and apt's marks");
 }
 
 fn whole(suite: &str, card: (&str, &str), kind: &str, module: &str, branch: &str) {

@@ -195,14 +195,32 @@ pub const LIBRARY: Check<Facts> = Check {
             ))
             .seen(Source::file("/proc/driver/nvidia/version"), module.clone())
             .seen(Source::file(path), library.clone())
-            .fix(
-                Fix::by_hand(
-                    "reboot, so that the module of the libraries' version is loaded",
-                    &["sudo reboot"],
-                    "nothing to take back",
-                )
-                .costs("an outage of this machine"),
-            ),
+            .fix(reload(facts)),
         )
     },
 };
+
+/// The module of the libraries' version, without a boot where nothing holds the old one.
+fn reload(facts: &Facts) -> Fix {
+    let loaded: Vec<&str> = ["nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia"]
+        .into_iter()
+        .filter(|module| facts.loaded(module) == Seen::Is(true))
+        .collect();
+    if facts.in_use.is_empty() && facts.modules.value.is_there() && !loaded.is_empty() {
+        let unload = format!("sudo rmmod {}", loaded.join(" "));
+        let lines = [unload.as_str(), "sudo modprobe nvidia", "sudo modprobe nvidia-uvm"];
+        return Fix::by_hand(
+            "nothing uses the old module: load the new one in its place",
+            &lines,
+            "nothing to take back",
+        );
+    }
+    let held: Vec<String> = facts.in_use.iter().map(|(module, users)| format!("{module}, {users} users")).collect();
+    let why = if held.is_empty() { String::new() } else { format!(" (the old one is held: {})", held.join("; ")) };
+    Fix::by_hand(
+        format!("reboot, so that the module of the libraries' version is loaded{why}"),
+        &["sudo reboot"],
+        "nothing to take back",
+    )
+    .costs("an outage of this machine")
+}

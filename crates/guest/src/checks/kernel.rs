@@ -80,6 +80,10 @@ pub const HEADERS: Check<Facts> = Check {
         }
         let release = facts.release.get().map_or("$(uname -r)", String::as_str);
         trouble.says = format!("NVIDIA's module cannot be built for kernel {release}: {} missing", missing.join(", "));
+        if crate::plan::installs(facts).is_some_and(|way| way.is_ok()) {
+            let does = "install what builds kernel modules, with the driver";
+            return Verdict::Fail(trouble.fix(Fix::planned(does, "sudo thruway guest apply")));
+        }
         let line = match facts.os.id.as_str() {
             "fedora" | "rhel" | "rocky" | "almalinux" => format!("sudo dnf install gcc make kernel-devel-{release}"),
             "arch" => "sudo pacman -S base-devel linux-headers".to_owned(),
@@ -125,7 +129,17 @@ pub const SECURE_BOOT: Check<Facts> = Check {
         if signed.is_some() {
             return Verdict::Pass;
         }
-        let seen = |trouble: Trouble| trouble.seen(facts.secure_boot.source.clone(), "1 (on)");
+        // Its key is among those that shim believes: what keeps the module out is something else.
+        if facts.enrolled.get() == Some(&true) {
+            return Verdict::Pass;
+        }
+        let seen = |trouble: Trouble| {
+            let trouble = trouble.seen(facts.secure_boot.source.clone(), "1 (on)");
+            match &facts.enrolled.value {
+                Seen::Is(_) => trouble.seen(facts.enrolled.source.clone(), "does not hold this machine's key"),
+                _ => trouble,
+            }
+        };
         let mut fixes = Vec::new();
         if facts.vm.get() == Some(&true) {
             let fix = Fix::by_hand(

@@ -5,12 +5,14 @@ mod driver;
 mod hint;
 mod kernel;
 mod nodes;
+mod upkeep;
 
 use model::{Check, Reason, Verdict};
 
 use crate::Facts;
 
 pub(crate) use kernel::enrolment;
+pub(crate) use upkeep::builds_here;
 
 /// One row a check.
 pub static CHECKS: &[Check<Facts>] = &[
@@ -27,6 +29,11 @@ pub static CHECKS: &[Check<Facts>] = &[
     nodes::DEVICE_NODES,
     nodes::UVM,
     nodes::NVML,
+    upkeep::NEXT_KERNEL,
+    upkeep::HEADERS_FOLLOW,
+    upkeep::POWER,
+    upkeep::PERSISTENCE,
+    upkeep::XID,
 ];
 
 fn unknown(reason: &Reason, what: impl Into<String>) -> Verdict {

@@ -94,11 +94,16 @@ pub const UVM: Check<Facts> = Check {
             "sudo nvidia-modprobe -c 0 -u",
             "echo nvidia-uvm | sudo tee /etc/modules-load.d/nvidia-uvm.conf",
         ];
-        let fix = Fix::by_hand(
+        let by_hand = Fix::by_hand(
             "load it and make its node, now and at each boot",
             &lines,
             "sudo rm /etc/modules-load.d/nvidia-uvm.conf",
         );
+        let listed = facts.loaded_at_boot.iter().any(|name| name == "nvidia_uvm");
+        let fix = match major {
+            None if !listed => Fix::planned("load it, now and at each boot", "sudo thruway guest apply"),
+            _ => by_hand,
+        };
         if major.is_none() {
             let trouble =
                 Trouble::new("the module nvidia-uvm is not loaded: nvidia-smi works, CUDA and video decoding do not");

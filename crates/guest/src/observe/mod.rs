@@ -1,5 +1,6 @@
 //! What the driver floor reads: the cards, the kernel, modprobe.d, packages, device nodes, firmware, NVML.
 
+mod kernels;
 mod packages;
 mod settings;
 mod sources;
@@ -13,6 +14,7 @@ use machine::{Answer, DMI_TABLE, Machine, MachineExt, Question};
 use model::{Bdf, Fact, Reason, Seen, Source, Tool};
 use serde::Serialize;
 
+pub use kernels::{Kernel, Power};
 pub use packages::Pkg;
 pub use settings::Line;
 pub use sources::{Archive, Sources};
@@ -64,6 +66,16 @@ pub struct Facts {
     pub rpmfusion: bool,
     /// Modules that are loaded at every boot, by modules-load.d, with `_`.
     pub loaded_at_boot: Vec<String>,
+    /// Kernels with an image, the newest last.
+    pub kernels: Vec<Kernel>,
+    /// Whether the driver may put the card to sleep.
+    pub power: Power,
+    /// Xids of this boot, where syslog keeps the kernel's log.
+    pub xids: Fact<Vec<Line>>,
+    /// nvidia-persistenced is started at boot. Absent: it is not here, or udev starts it.
+    pub persistenced: Fact<bool>,
+    /// NVIDIA's modules that something beside NVIDIA's modules uses: name and count.
+    pub in_use: Vec<(String, u32)>,
     pub driver: DriverFacts,
     /// /dev/nvidiactl, /dev/nvidia-uvm, and /dev/nvidiaN of each card that the driver holds.
     pub nodes: Vec<Node>,
@@ -156,7 +168,7 @@ impl Facts {
 
     /// nvidia.ko for the running kernel exists, by whichever name the distribution gives it.
     pub fn has_driver_module(&self) -> bool {
-        ["nvidia", "nvidia_current", "nvidia_current_open"].iter().any(|name| self.has_module(name))
+        self.built.get().is_some_and(|all| all.iter().any(|name| is_driver(name)))
     }
 
     pub fn major(&self, driver: &str) -> Option<u32> {
@@ -213,6 +225,11 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         present: packages::present(machine),
         rpmfusion: machine.exists("/etc/yum.repos.d/rpmfusion-nonfree.repo"),
         loaded_at_boot: settings::at_boot(machine),
+        kernels: kernels::kernels(machine),
+        power: kernels::power(machine),
+        xids: kernels::xids(machine),
+        persistenced: kernels::persistenced(machine),
+        in_use: in_use(machine),
         driver: gpus.driver.clone(),
         nodes: nodes(machine, &cards),
         majors: majors(machine),
@@ -304,12 +321,11 @@ fn modules(machine: &dyn Machine) -> Fact<Vec<String>> {
 fn built(machine: &dyn Machine, dir: Option<&str>, release: &Fact<String>) -> Fact<Vec<String>> {
     let Some(dir) = dir else { return Fact::new(Seen::Absent, release.source.clone()) };
     let path = format!("{dir}/modules.dep");
-    let wanted =
-        ["nouveau", "nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm", "nvidia_current", "nvidia_current_open"];
+    let wanted = ["nouveau", "nvidia_uvm", "nvidia_modeset", "nvidia_drm"];
     let names = machine.text(&path).map(|text| {
         let files = text.lines().filter_map(|line| line.split(':').next()?.rsplit('/').next());
         let names = files.filter_map(|file| file.split_once(".ko")).map(|(name, _)| name.replace('-', "_"));
-        names.filter(|name| wanted.contains(&name.as_str())).collect()
+        names.filter(|name| wanted.contains(&name.as_str()) || is_driver(name)).collect()
     });
     Fact::new(names, Source::file(path))
 }
@@ -385,4 +401,26 @@ fn enrolled(machine: &dyn Machine) -> Fact<bool> {
         Seen::Unreadable(reason) => Seen::Unreadable(reason),
     };
     Fact::new(value, Source::file(list))
+}
+
+/// nvidia.ko by the names that distributions give it: Debian's are nvidia-current.ko, nvidia-current-open.ko,
+/// nvidia-tesla-470-current.ko.
+pub(crate) fn is_driver(module: &str) -> bool {
+    let name = module.replace('-', "_");
+    let tesla = name.strip_prefix("nvidia_tesla_").and_then(|rest| rest.strip_suffix("_current"));
+    matches!(name.as_str(), "nvidia" | "nvidia_current" | "nvidia_current_open")
+        || tesla.is_some_and(|branch| branch.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// /proc/modules: name, size, users, the modules among them.
+fn in_use(machine: &dyn Machine) -> Vec<(String, u32)> {
+    let text = machine.text("/proc/modules").is().unwrap_or_default();
+    let held = text.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (name, _, users) = (words.next()?, words.next()?, words.next()?.parse::<u32>().ok()?);
+        let modules = words.next()?.split(',').filter(|module| !module.is_empty() && *module != "-").count();
+        let others = users.saturating_sub(u32::try_from(modules).unwrap_or(0));
+        (name.starts_with("nvidia") && name != "nvidiafb" && others > 0).then(|| (name.to_owned(), others))
+    });
+    held.collect()
 }

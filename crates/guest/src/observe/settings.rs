@@ -6,7 +6,7 @@ use model::{Reason, Seen, Source, Tool};
 use serde::Serialize;
 
 /// modprobe reads the first directory that has a file of a name, and passes the others' by.
-const DIRS: [&str; 5] =
+pub(super) const DIRS: [&str; 5] =
     ["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"];
 
 /// A line of a file, and where it stands.

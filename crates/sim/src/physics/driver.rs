@@ -266,6 +266,24 @@ pub(crate) fn settle(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError>
     crate::cluster::kubelet(tree)
 }
 
+/// systemd-modules-load: what modules-load.d lists is loaded, where this kernel has it. With nvidia-uvm come its major and,
+/// by the rule that the distributions' packages bring for udev, its nodes.
+pub(crate) fn load_listed(tree: &Tree) -> Result<(), PhysicsError> {
+    let release = tree.value("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let dep = tree.text(&format!("/lib/modules/{release}/modules.dep")).replace('-', "_");
+    let texts = tree.texts("/etc/modules-load.d", ".conf");
+    let lines = texts.iter().flat_map(|(_, text)| text.lines()).map(|line| line.trim().replace('-', "_"));
+    let listed: Vec<String> = lines.filter(|name| dep.contains(&format!("/{name}.ko"))).collect();
+    tree.set_modules(&[], &listed)?;
+    if listed.iter().any(|name| name == "nvidia_uvm") && tree.loaded("nvidia") {
+        devices(tree)?;
+        let node = |path: &str, minor: u32| (path.to_owned(), format!("char 510:{minor} 0666"));
+        let nodes = [node("/dev/nvidia-uvm", 0), node("/dev/nvidia-uvm-tools", 1)];
+        tree.set_devices(|_| true, &nodes)?;
+    }
+    Ok(())
+}
+
 /// The majors that the modules registered.
 fn devices(tree: &Tree) -> Result<(), PhysicsError> {
     let text = tree.text("/proc/devices");

@@ -21,7 +21,7 @@ pub use handover::{Trouble, set_trouble};
 pub use vm::{Vm, plug_into, start_vm, stop_vm};
 
 pub(crate) use boot::bind;
-pub(crate) use driver::{driver_paths, settle, unpack_driver, unpack_packages};
+pub(crate) use driver::{driver_paths, load_listed, settle, unpack_driver, unpack_packages};
 pub(crate) use initrd::snapshot;
 
 /// Why something did not happen.
