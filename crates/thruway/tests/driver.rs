@@ -31,6 +31,10 @@ impl Live {
         let folder = tempfile::tempdir().expect("a directory");
         let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
         let text = View::named(name).expect("a box");
+        // the card at the address is the box's, by its number
+        let device = View::new(text, "").expect("a view").gpus.first().map(|gpu| gpu.card.device);
+        let place = scratch.path().join("sys/bus/pci/devices/0000:01:00.0/device");
+        std::fs::write(place, format!("{:#06x}\n", device.expect("a card"))).expect("the tree has a card there");
         simnvml::install::install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
         for (built, stem) in
             [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
@@ -139,7 +143,7 @@ fn a_card_that_is_lost_in_the_middle_is_said_to_be() {
     std::thread::sleep(Duration::from_millis(2500));
     live.control(&SMALL.replace("set =", "lost = true\nxids = [79]\nset ="));
     let output = child.wait_with_output().expect("ends");
-    let text = stdout(&output);
+    let text = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
     assert!(text.contains("LOST after"), "{text}");
     assert!(text.contains("CUDA_ERROR_LAUNCH_FAILED (719)") && text.contains("thruway explain"), "{text}");
