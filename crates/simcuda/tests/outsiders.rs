@@ -2,30 +2,12 @@
 //! these say.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs programs")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::Command;
 
-use simcards::install::install;
-use simcards::view::View;
-
-/// A cdylib, which cargo puts beside the tests' programs.
-fn built(name: &str) -> PathBuf {
-    let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
-    let path = deps.join(format!("lib{name}.so"));
-    assert!(path.is_file(), "{} is not built", path.display());
-    path
-}
-
-fn driver(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a directory");
-    let text = View::named(name).expect("a box");
-    for (library, stem) in
-        [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
-    {
-        install(&built(library), stem, folder.path(), text, &[]).expect("installs");
-    }
-    folder
-}
+use common::{built, driver};
 
 fn python(folder: &Path, script: &[&str]) -> Option<(String, String)> {
     let command = Command::new("python3").args(script).env("LD_LIBRARY_PATH", folder).output();
@@ -46,7 +28,8 @@ fn what_a_real_h100_said() {
     let real = include_str!("fixtures/h100/probe.txt");
     let differs: Vec<(&str, &str)> = real.lines().zip(said.lines()).filter(|(real, said)| real != said).collect();
     // of its memory a part is the context's own, which is not played
-    let (memory, other): (Vec<(&str, &str)>, Vec<(&str, &str)>) = differs.into_iter().partition(|(real, _)| real.starts_with("memory "));
+    let (memory, other): (Vec<(&str, &str)>, Vec<(&str, &str)>) =
+        differs.into_iter().partition(|(real, _)| real.starts_with("memory "));
     assert!(other.is_empty() && memory.len() <= 1, "{other:#?}\n{said}\n{errors}");
     assert_eq!(said.lines().count(), real.lines().count(), "{said}\n{errors}");
 }

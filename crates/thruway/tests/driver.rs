@@ -33,8 +33,14 @@ impl Live {
         let text = View::named(name).expect("a box");
         // the card at the address is the box's, by its number
         let device = View::new(text, "").expect("a view").gpus.first().map(|gpu| gpu.card.device);
-        let place = scratch.path().join("sys/bus/pci/devices/0000:01:00.0/device");
-        std::fs::write(place, format!("{:#06x}\n", device.expect("a card"))).expect("the tree has a card there");
+        let device = device.expect("a card");
+        let place = scratch.path().join("sys/bus/pci/devices/0000:01:00.0");
+        std::fs::write(place.join("device"), format!("{device:#06x}\n")).expect("the tree has a card there");
+        let event = std::fs::read_to_string(place.join("uevent")).expect("the tree has a card there");
+        let other =
+            |line: &str| if line.starts_with("PCI_ID=") { format!("PCI_ID=10DE:{device:04X}") } else { line.into() };
+        let event: Vec<String> = event.lines().map(other).collect();
+        std::fs::write(place.join("uevent"), event.join("\n") + "\n").expect("writes");
         simnvml::install::install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
         for (built, stem) in
             [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
