@@ -98,13 +98,10 @@ impl Memory {
         }
         let mut at = self.base;
         for (start, (_, taken)) in &self.taken {
-            if start - at >= need {
+            if start.checked_sub(at).is_some_and(|gap| gap >= need) {
                 break;
             }
-            at = (start + taken).next_multiple_of(unit);
-            if at > *start + self.total {
-                break;
-            }
+            at = at.max((start + taken).next_multiple_of(unit));
         }
         if at + need > self.base + self.total {
             return Err(OUT_OF_MEMORY);
@@ -213,6 +210,11 @@ mod tests {
         let mut memory = memory();
         let (a, b) = (memory.alloc(100).expect("room"), memory.alloc(8 << 30).expect("room"));
         assert!(a % 512 == 0 && b % 512 == 0 && b >= a + 512);
+        let small = memory.alloc(100).expect("room");
+        assert_eq!(small, a + 512, "beside the other small one, before the large one");
+        let large = memory.alloc(4 << 20).expect("room");
+        assert!(large >= b + (8 << 30), "{large:x}");
+        assert_eq!((memory.free(small), memory.free(large)), (Ok(()), Ok(())));
         memory.write(b + (7 << 30), b"far").expect("inside");
         let mut word = [0; 3];
         memory.read(b + (7 << 30), &mut word).expect("inside");

@@ -2,30 +2,12 @@
 //! these say.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs programs")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::Command;
 
-use simcards::install::install;
-use simcards::view::View;
-
-/// A cdylib, which cargo puts beside the tests' programs.
-fn built(name: &str) -> PathBuf {
-    let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
-    let path = deps.join(format!("lib{name}.so"));
-    assert!(path.is_file(), "{} is not built", path.display());
-    path
-}
-
-fn driver(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a directory");
-    let text = View::named(name).expect("a box");
-    for (library, stem) in
-        [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
-    {
-        install(&built(library), stem, folder.path(), text, &[]).expect("installs");
-    }
-    folder
-}
+use common::{built, driver};
 
 fn python(folder: &Path, script: &[&str]) -> Option<(String, String)> {
     let command = Command::new("python3").args(script).env("LD_LIBRARY_PATH", folder).output();

@@ -17,6 +17,7 @@ const ROOMS: &[&[&str]] = &[
     &["decode"],
     &["cdi", "pve"],
     &["host", "vm", "guest", "container", "kube", "app"],
+    &["simdriver"],
     &["sim", "watch"],
     &["thruway"],
 ];

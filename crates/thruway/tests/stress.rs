@@ -31,6 +31,16 @@ impl Live {
         let folder = tempfile::tempdir().expect("a directory");
         let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
         let text = View::named(name).expect("a box");
+        // the card at the address is the box's, by its number
+        let device = View::new(text, "").expect("a view").gpus.first().map(|gpu| gpu.card.device);
+        let device = device.expect("a card");
+        let place = scratch.path().join("sys/bus/pci/devices/0000:01:00.0");
+        std::fs::write(place.join("device"), format!("{device:#06x}\n")).expect("the tree has a card there");
+        let event = std::fs::read_to_string(place.join("uevent")).expect("the tree has a card there");
+        let other =
+            |line: &str| if line.starts_with("PCI_ID=") { format!("PCI_ID=10DE:{device:04X}") } else { line.into() };
+        let event: Vec<String> = event.lines().map(other).collect();
+        std::fs::write(place.join("uevent"), event.join("\n") + "\n").expect("writes");
         simnvml::install::install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
         for (built, stem) in
             [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
@@ -139,7 +149,7 @@ fn a_card_that_is_lost_in_the_middle_is_said_to_be() {
     std::thread::sleep(Duration::from_millis(2500));
     live.control(&SMALL.replace("set =", "lost = true\nxids = [79]\nset ="));
     let output = child.wait_with_output().expect("ends");
-    let text = stdout(&output);
+    let text = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
     assert!(text.contains("LOST after"), "{text}");
     assert!(text.contains("CUDA_ERROR_LAUNCH_FAILED (719)") && text.contains("thruway explain"), "{text}");

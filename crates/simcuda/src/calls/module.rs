@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use simcards::abi::{Bytes, In, Out, Text};
+use simcards::abi::{In, Out, Text};
 use simcards::branch;
 use simcards::view::View;
 
@@ -109,6 +109,11 @@ cuda! { table:
         Err(NOT_FOUND)
     }
 
+    /// Of before CUDA 3.2, with sizes of 32 bits.
+    fn cuModuleGetGlobal(_at: Out<u32>, _bytes: Out<u32>, _module: Handle, _name: In) |_| {
+        Err(NOT_FOUND)
+    }
+
     /// CUfunction_attribute: threads of a block, registers.
     fn cuFuncGetAttribute(value: Out<i32>, attribute: i32, function: Handle) |_| {
         let world = world();
@@ -124,10 +129,5 @@ cuda! { table:
 
     fn cuFuncSetCacheConfig(_function: Handle, _config: u32) |_| {
         Ok(())
-    }
-
-    fn cuLinkCreate_v2(_count: u32, _options: Bytes, _values: Bytes, _state: Bytes) |_| {
-        EYE.tell("modules cannot be linked here");
-        Err(NOT_SUPPORTED)
     }
 }
