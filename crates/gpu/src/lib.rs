@@ -13,6 +13,7 @@ mod names;
 mod observe;
 mod processes;
 pub mod promises;
+pub mod smi;
 mod users;
 mod vms;
 

@@ -3,45 +3,29 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs the program")]
 
 mod common;
+#[path = "common/live.rs"]
+mod live;
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use common::{stderr, stdout};
-use machine::scratch::Scratch;
+use live::namespaces;
 use serde_json::Value;
-use simnvml::install::{Installed, install};
-use simnvml::view::View;
 
-/// A box's tree as sysfs, a /dev of its own, and a simulated library.
-struct Live {
-    tree: Scratch,
-    folder: tempfile::TempDir,
-    library: Installed,
-}
-
-const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
-                      touch /dev/nvidiactl /dev/nvidia0; exec \"$@\"";
+/// What the tests below read.
+struct Live(live::Live);
 
 impl Live {
     fn new(tree: &str, nvml: &str) -> Live {
-        let scratch = Scratch::temporary().expect("a directory");
-        sim::build_named(tree, &scratch).expect("the box");
-        let folder = tempfile::tempdir().expect("a directory");
-        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
-        let text = View::named(nvml).expect("a box");
-        let library = install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
-        Live { tree: scratch, folder, library }
+        Live(live::Live::new(tree, nvml))
     }
 
     fn thruway(&self, args: &[&str]) -> Output {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
-        command.env("TREE", self.tree.path()).env("LD_LIBRARY_PATH", self.folder.path()).env("NO_COLOR", "1");
-        command.stdin(Stdio::null()).output().expect("unshare, of util-linux")
+        self.0.thruway(args)
     }
 
     fn control(&self, text: &str) {
-        std::fs::write(&self.library.control, text).expect("writes");
+        self.0.control(text);
     }
 
     /// The whole report of `thruway gpus`.
@@ -56,15 +40,6 @@ impl Live {
         let cards = report["cards"].as_array().expect("cards");
         cards.iter().map(|card| card["nvml"].clone()).filter(|nvml| !nvml.is_null()).collect()
     }
-}
-
-fn namespaces() -> bool {
-    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]).output();
-    let may = tried.is_ok_and(|output| output.status.success());
-    if !may {
-        println!("SKIP: no mount namespace for this user");
-    }
-    may
 }
 
 /// A field that is there.
