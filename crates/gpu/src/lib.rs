@@ -16,6 +16,7 @@ pub mod promises;
 pub mod smi;
 mod users;
 mod vms;
+pub mod xid;
 
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use observe::{awake, observe, observe_all, observe_with};
