@@ -15,8 +15,10 @@ mod names;
 mod observe;
 mod processes;
 pub mod promises;
+pub mod smi;
 mod users;
 mod vms;
+pub mod xid;
 
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use names::name_of;

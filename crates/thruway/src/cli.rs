@@ -3,6 +3,7 @@
 mod mig;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Bdf, Layer};
@@ -107,11 +108,23 @@ pub enum Command {
         layer: Option<Layer>,
     },
     /// List every GPU: what it is, what it shares, who has it now
-    Gpus {
-        /// Only this card
-        #[arg(value_name = "BDF")]
-        card: Option<Bdf>,
-    },
+    #[command(
+        long_about = "List every GPU: what it is, what it shares, who has it now. With -v all that NVML tells of it: health, \
+                      limits, links, MIG, sessions.\n\nWith --watch the driver is asked again and again in one open \
+                      conversation: redrawn on a terminal, one block a tick in a pipe, one JSON object a line with --json. \
+                      Xids are shown as they come, with their meaning. Ctrl-C ends it.\n\nExit status: 0 a card was found, \
+                      1 none, 2 could not look."
+    )]
+    Gpus(GpusArgs),
+    /// What the driver says of its GPUs, in nvidia-smi's forms
+    #[command(
+        long_about = "What the driver's NVML says of its GPUs, in the forms of nvidia-smi, printed by thruway: the table, -L, \
+                      -q, -q -x, --query-gpu and --query-compute-apps. It needs the driver's library and not the tool. The \
+                      form is that of the running driver's branch. With --from it prints what a capture recorded. A \
+                      simulated library shows by its VBIOS version.\n\nExit status: 0 printed, 2 a field or a switch that \
+                      is not known, 6 no such GPU, 9 no driver, 15 a GPU is lost, else as nvidia-smi's."
+    )]
+    Smi(SmiArgs),
     /// What each GPU decodes and encodes, asked of the card itself
     #[command(
         long_about = "What each GPU decodes (NVDEC) and encodes (NVENC), asked of the card itself: codec, chroma, depth, \
@@ -228,6 +241,74 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the man page
     Man,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct GpusArgs {
+    /// Only this card
+    #[arg(value_name = "BDF")]
+    pub card: Option<Bdf>,
+    /// Look again and again, and tell of Xids as they come
+    #[arg(long)]
+    pub watch: bool,
+    /// Time between two looks: 500ms, 1s, 2m
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration, requires = "watch")]
+    pub every: Duration,
+    /// End after this time; without it Ctrl-C ends it
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, requires = "watch")]
+    pub span: Option<Duration>,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct SmiArgs {
+    /// List the GPUs and their MIG devices by name and UUID
+    #[arg(short = 'L', long = "list-gpus", conflicts_with_all = ["query", "query_gpu", "query_compute_apps"])]
+    pub list: bool,
+    /// Everything, in words
+    #[arg(short = 'q', long = "query")]
+    pub query: bool,
+    /// With -q: as XML
+    #[arg(short = 'x', long = "xml-format", requires = "query")]
+    pub xml: bool,
+    /// Only these GPUs: index, UUID, serial number or PCI address, separated by commas
+    #[arg(short = 'i', long = "id", value_name = "ID")]
+    pub id: Option<String>,
+    /// These fields of each GPU, separated by commas; --help-query-gpu lists them
+    #[arg(long = "query-gpu", value_name = "FIELDS", conflicts_with_all = ["query", "query_compute_apps"])]
+    pub query_gpu: Option<String>,
+    /// These fields of each process that computes; --help-query-compute-apps lists them
+    #[arg(long = "query-compute-apps", value_name = "FIELDS", conflicts_with = "query")]
+    pub query_compute_apps: Option<String>,
+    /// csv, and with it noheader, nounits
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// List the fields of --query-gpu
+    #[arg(long = "help-query-gpu")]
+    pub help_query_gpu: bool,
+    /// List the fields of --query-compute-apps
+    #[arg(long = "help-query-compute-apps")]
+    pub help_query_compute_apps: bool,
+    /// Print again every so many seconds, until Ctrl-C
+    #[arg(short = 'l', long = "loop", value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
+    pub every: Option<u32>,
+}
+
+/// "500ms", "1s", "2m"; a bare number is seconds. Between a tenth of a second and a day.
+fn duration(text: &str) -> Result<Duration, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| format!("\"{text}\" is no time; write 500ms, 1s or 2m"))?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(format!("\"{unit}\" is no unit of time; ms, s, m and h are")),
+    };
+    if !(0.1..=86_400.0).contains(&seconds) {
+        return Err("between 100ms and 24h".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// The same verbs on every floor.

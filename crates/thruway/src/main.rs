@@ -23,10 +23,12 @@ mod paint;
 mod plans;
 mod pve_api;
 mod record;
+mod smi;
 mod status;
 mod stress;
 mod target;
 mod vms;
+mod watch;
 mod way;
 
 use std::io::Write as _;
@@ -66,20 +68,23 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let global = &cli.global;
     match cli.command {
         Command::Doctor { layer } => doctor(global, layer),
-        Command::Gpus { card } => {
+        Command::Gpus(args) if args.watch => watch::watch(global, &args),
+        Command::Gpus(args) => {
             let target = Target::open(global)?;
             let machine = target.machine();
-            let inventory = gpu::observe(machine);
+            let deep = global.json || global.verbose;
+            let inventory = if deep { gpu::observe_all(machine) } else { gpu::observe(machine) };
             let ledger = journal::ledger::read(machine);
             let name = target.name(global);
             if global.json {
-                let json = gpus::json(&inventory, &ledger, &name, machine.kind(), card)?;
+                let json = gpus::json(&inventory, &ledger, &name, machine.kind(), args.card)?;
                 say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
             } else {
-                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), card))?;
+                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), args.card))?;
             }
-            Ok(gpus::status(&inventory, card))
+            Ok(gpus::status(&inventory, args.card))
         }
+        Command::Smi(args) => smi::smi(global, &args),
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
         Command::Mig { verb } => mig::mig(global, &verb),

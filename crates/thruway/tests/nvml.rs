@@ -6,7 +6,7 @@ mod common;
 #[path = "common/live.rs"]
 mod live;
 
-use common::stdout;
+use common::{stderr, stdout};
 use live::{Live, namespaces};
 use serde_json::Value;
 
@@ -104,4 +104,67 @@ fn a_driver_that_cannot_be_asked_is_said_and_not_waited_for() {
     let text = doctor();
     assert!(start.elapsed() < std::time::Duration::from_secs(30), "a hung driver hangs us");
     assert!(text.contains("? NVML") && text.contains("guest/nvml-answers"), "{text}");
+}
+
+/// Starts a watch, does something to its machine while it runs, and gives what it printed and how it ended.
+fn watched(live: &Live, args: &[&str], meanwhile: impl FnOnce(&Live, u32)) -> (String, String, Option<i32>) {
+    let mut command = live.command(&[&["gpus", "--watch", "--every", "200ms"], args].concat());
+    command.env("THRUWAY_SIM_TRACE", "1").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().expect("unshare, of util-linux");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    meanwhile(live, child.id());
+    let output = child.wait_with_output().expect("it ends");
+    (stdout(&output), stderr(&output), output.status.code())
+}
+
+#[test]
+fn a_watch_keeps_one_conversation_and_tells_of_xids_and_lost_cards() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("eight-gpu", "h100x8");
+    let (text, trace, status) = watched(&live, &["--for", "4s"], |live, _| {
+        live.control("[[gpus]]\nindex = 3\nlost = true\nxids = [79, 777]\n");
+    });
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(trace.matches("nvmlInit").count(), 1, "one conversation for all ticks");
+    assert!(text.matches("driver 580.159.04").count() > 5, "one block a tick:\n{text}");
+    assert!(text.contains("Xid 79") && text.contains("fallen off the bus; reboot"), "{text}");
+    assert!(text.contains("Xid 777") && text.contains("not in thruway's table"), "{text}");
+    let last = text.rsplit("driver 580.159.04").next().unwrap_or_default();
+    assert!(last.contains("GPU 3   the GPU has fallen off the bus") && last.contains("GPU 4   NVIDIA H100"), "{last}");
+    // one JSON object a line
+    live.control("");
+    let (text, _, status) = watched(&live, &["--for", "3s", "--json", "0000:1b:00.0"], |live, _| {
+        live.control("[[gpus]]\nindex = 0\nxids = [13]\n");
+    });
+    assert_eq!(status, Some(0));
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let reports: Vec<&Value> = lines.iter().filter(|line| !line["gpus"].is_null()).collect();
+    assert!(
+        reports.len() > 3 && reports.iter().all(|line| line["gpus"]["is"].as_array().map(Vec::len) == Some(1)),
+        "{text}"
+    );
+    let xid = lines.iter().find(|line| !line["xid"].is_null()).expect("an Xid");
+    assert_eq!((&xid["xid"]["number"], &xid["xid"]["gpu"]), (&13.into(), &0.into()));
+    assert_eq!(xid["xid"]["meaning"]["class"], "program");
+}
+
+#[test]
+fn a_watch_ends_by_ctrl_c_and_outlives_a_driver_that_hangs() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "gt1030");
+    let start = std::time::Instant::now();
+    let (text, _, status) = watched(&live, &[], |_, pid| {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signals");
+    });
+    assert!(status == Some(0) && start.elapsed() < std::time::Duration::from_secs(10), "{status:?} {text}");
+    let (text, _, status) = watched(&live, &["--for", "9s"], |live, _| {
+        live.control("hang = { milliseconds = 60000, calls = ['nvmlDeviceGetName'] }");
+    });
+    assert_eq!(status, Some(0));
+    assert!(text.contains("the driver hangs at this GPU"), "{text}");
 }

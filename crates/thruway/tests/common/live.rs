@@ -14,9 +14,9 @@ use super::common::{stderr, stdout};
 /// A box's tree as sysfs, a /dev of its own, and a simulated library. What the program writes below /etc, /var/lib,
 /// /var/log and /usr stays in `folder`, from call to call.
 pub struct Live {
-    tree: Scratch,
-    folder: tempfile::TempDir,
-    library: Installed,
+    pub tree: Scratch,
+    pub folder: tempfile::TempDir,
+    pub library: Installed,
 }
 
 const SCRIPT: &str = "set -e
@@ -32,28 +32,36 @@ exec \"$@\"";
 
 impl Live {
     pub fn new(tree: &str, nvml: &str) -> Live {
+        Live::of(tree, View::named(nvml).expect("a box"))
+    }
+
+    /// Of a box's text.
+    pub fn of(tree: &str, text: &str) -> Live {
         let scratch = Scratch::temporary().expect("a directory");
         sim::build_named(tree, &scratch).expect("the box");
         let folder = tempfile::tempdir().expect("a directory");
         let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
-        let text = View::named(nvml).expect("a box");
         let library = install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
         Live { tree: scratch, folder, library }
     }
 
-    pub fn thruway(&self, args: &[&str]) -> Output {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
+        command.env("TREE", self.tree.path()).env("FOLDER", self.folder.path());
+        command.env("LD_LIBRARY_PATH", self.folder.path()).env("NO_COLOR", "1").stdin(Stdio::null());
         command
-            .env("TREE", self.tree.path())
-            .env("FOLDER", self.folder.path())
-            .env("LD_LIBRARY_PATH", self.folder.path())
-            .env("NO_COLOR", "1");
-        command.stdin(Stdio::null()).output().expect("unshare, of util-linux")
     }
 
+    pub fn thruway(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("unshare, of util-linux")
+    }
+
+    /// Written whole or not at all: the library may read at any time.
     pub fn control(&self, text: &str) {
-        std::fs::write(&self.library.control, text).expect("writes");
+        let new = self.folder.path().join("control.new");
+        std::fs::write(&new, text).expect("writes");
+        std::fs::rename(new, &self.library.control).expect("renames");
     }
 
     /// What the simulated driver keeps of a cut until its next start.
