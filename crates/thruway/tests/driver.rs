@@ -198,7 +198,9 @@ fn codecs_by_the_cards_own_word() {
     if !namespaces() {
         return;
     }
-    for name in ["gt1030", "gtx1660", "rtx3090", "rtx4090", "t4", "a100", "h100", "rtx3090-535", "gt1030-470"] {
+    for name in
+        ["gt1030", "gtx1660", "rtx3090", "rtx4090", "t4", "a100", "h100", "rtx3090-535", "gt1030-470", "h100-mig"]
+    {
         let live = Live::new("guest-good", name);
         let output = live.thruway(&["codecs"]);
         assert_eq!(output.status.code(), Some(0), "{name}: {}{}", stdout(&output), stderr(&output));
