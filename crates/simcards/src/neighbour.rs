@@ -56,7 +56,7 @@ fn bus_id(library: &Library, device: c_int) -> Result<String, i32> {
 }
 
 /// Of a card that is cut up: the profile of the instance that the current context has. None: it has the whole card.
-pub fn profile<'a>(gpu: &'a Gpu) -> Option<&'a Profile> {
+pub fn profile(gpu: &Gpu) -> Option<&Profile> {
     let library = library().filter(|_| gpu.mig_enabled())?;
     let (mut device, mut uuid): (c_int, [u8; 16]) = (0, [0; 16]);
     // SAFETY: both functions have these signatures in the CUDA Driver API, and are called with places for what they give.
