@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
+use crate::card::Profile;
 use crate::place;
 use crate::view::{Gpu, View};
 
@@ -52,6 +53,24 @@ fn bus_id(library: &Library, device: c_int) -> Result<String, i32> {
     };
     let text = CStr::from_bytes_until_nul(&text).unwrap_or_default();
     if code == 0 { Ok(text.to_string_lossy().into_owned()) } else { Err(code) }
+}
+
+/// Of a card that is cut up: the profile of the instance that the current context has. None: it has the whole card.
+pub fn profile(gpu: &Gpu) -> Option<&Profile> {
+    let library = library().filter(|_| gpu.mig_enabled())?;
+    let (mut device, mut uuid): (c_int, [u8; 16]) = (0, [0; 16]);
+    // SAFETY: both functions have these signatures in the CUDA Driver API, and are called with places for what they give.
+    unsafe {
+        let get = library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuCtxGetDevice\0").ok()?;
+        let of = library.get::<unsafe extern "C" fn(*mut [u8; 16], c_int) -> c_int>(b"cuDeviceGetUuid_v2\0").ok()?;
+        if get(&raw mut device) != 0 || of(&raw mut uuid, device) != 0 {
+            return None;
+        }
+    }
+    let digits: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let same = |text: &str| text.trim_start_matches("MIG-").replace('-', "") == digits;
+    let instance = gpu.instances().iter().find(|instance| same(&gpu.mig_uuid(instance)))?;
+    gpu.profile(instance)
 }
 
 /// The same of a context that is given: it is current for that moment.

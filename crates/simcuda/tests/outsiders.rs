@@ -9,6 +9,9 @@ use std::process::Command;
 
 use common::{built, driver};
 
+/// What the real one said and what was said here.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
 fn python(folder: &Path, script: &[&str]) -> Option<(String, String)> {
     let command = Command::new("python3").args(script).env("LD_LIBRARY_PATH", folder).output();
     let Ok(output) = command else {
@@ -26,9 +29,9 @@ fn what_a_real_h100_said() {
     let Some((said, errors)) = python(folder.path(), &[script.to_str().expect("UTF-8")]) else { return };
     assert!(errors.contains("libcuda (simulated): 1 device(s), none of them real"), "{errors}");
     let real = include_str!("fixtures/h100/probe.txt");
-    let differs: Vec<(&str, &str)> = real.lines().zip(said.lines()).filter(|(real, said)| real != said).collect();
+    let differs: Pairs<'_> = real.lines().zip(said.lines()).filter(|(real, said)| real != said).collect();
     // of its memory a part is the context's own, which is not played
-    let (memory, other): (Vec<(&str, &str)>, Vec<(&str, &str)>) =
+    let (memory, other): (Pairs<'_>, Pairs<'_>) =
         differs.into_iter().partition(|(real, _)| real.starts_with("memory "));
     assert!(other.is_empty() && memory.len() <= 1, "{other:#?}\n{said}\n{errors}");
     assert_eq!(said.lines().count(), real.lines().count(), "{said}\n{errors}");

@@ -93,7 +93,15 @@ unsafe extern "C" fn cuvidGetDecoderCaps(caps: Out<Caps>) -> i32 {
         let depth = depth + (depth & 1);
         let Caps { codec, chroma, depth_minus_8, reserved1, .. } = asked;
         let nothing = Caps { codec, chroma, depth_minus_8, reserved1, ..Caps::default() };
-        let answer = gpu.card.video.decode(codec, chroma, depth).map_or(nothing, |(row, engines)| {
+        // an instance of a card that is cut up has its own engines, or none
+        let own = neighbour::profile(gpu);
+        let share = |jpeg: bool, all: u8| {
+            let part = |own: &simcards::card::Profile| if jpeg { own.jpeg.min(1) } else { own.dec };
+            own.map_or(all, |own| u8::try_from(part(own)).unwrap_or(u8::MAX))
+        };
+        let found = gpu.card.video.decode(codec, chroma, depth);
+        let found = found.map(|(row, engines)| (row, share(row.codec == "jpeg", engines)));
+        let answer = found.filter(|(_, engines)| *engines > 0).map_or(nothing, |(row, engines)| {
             let ([max_width, max_height], [min_width, min_height]) = (row.max, row.min);
             // JPEG is always given as NV12, and H.264 alone can count a histogram
             let (jpeg, h264) = (row.codec == "jpeg", row.codec == "h264");

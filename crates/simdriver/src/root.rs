@@ -67,7 +67,8 @@ pub fn lay(folder: &Path, text: &str, layout: Layout, built: &Built) -> Result<L
     }
     let version = view.driver.version.as_str();
     let places = layout.places(version);
-    let tree = Tree { root: folder.join(places.under.trim_start_matches('/')) };
+    let under = places.under.trim_start_matches('/');
+    let tree = Tree { root: if under.is_empty() { folder.to_owned() } else { folder.join(under) } };
     let words = format!("A simulated driver {version}, laid out by thruway: no file here is NVIDIA's.\n");
     tree.write("/SIMULATED", &words, 0o644)?;
     tree.write("/etc/os-release", places.os_release, 0o644)?;

@@ -198,11 +198,49 @@ fn codecs_by_the_cards_own_word() {
     if !namespaces() {
         return;
     }
-    for name in ["gt1030", "gtx1660", "rtx3090", "rtx4090", "t4", "a100", "h100", "rtx3090-535", "gt1030-470"] {
+    for name in
+        ["gt1030", "gtx1660", "rtx3090", "rtx4090", "t4", "a100", "h100", "rtx3090-535", "gt1030-470", "h100-mig"]
+    {
         let live = Live::new("guest-good", name);
         let output = live.thruway(&["codecs"]);
         assert_eq!(output.status.code(), Some(0), "{name}: {}{}", stdout(&output), stderr(&output));
         insta::assert_snapshot!(format!("codecs_{name}"), stdout(&output));
+    }
+}
+
+/// Two sources that know nothing of each other: the table by chip, and the cards' data out of dumps of real cards.
+#[test]
+fn the_table_by_chip_and_the_cards_agree() {
+    if !namespaces() {
+        return;
+    }
+    for name in ["gt1030", "gtx1660", "rtx3090", "rtx4090", "t4", "a100", "h100"] {
+        let live = Live::new("guest-good", name);
+        let report: Value = serde_json::from_str(&stdout(&live.thruway(&["codecs", "--json"]))).expect("JSON");
+        let card = &report["cards"][0];
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let mut asked = std::collections::BTreeMap::<String, Vec<u64>>::new();
+        for row in list(&card["asked"]["is"]["decodes"]["is"]) {
+            // the table has no JPEG, and one column of chroma is enough
+            if row["codec"] != "jpeg" && row["chroma"] == "420" {
+                let codec = row["codec"].as_str().expect("a codec").to_owned();
+                asked.entry(codec).or_default().push(row["depth"].as_u64().expect("a depth"));
+            }
+        }
+        let mut table = std::collections::BTreeMap::<String, Vec<u64>>::new();
+        for row in list(&card["table"]["decodes"]) {
+            let depths = list(&row["depths_420"]).iter().filter_map(Value::as_u64).collect();
+            table.insert(row["codec"].as_str().expect("a codec").to_owned(), depths);
+        }
+        assert!(asked.len() >= 7);
+        assert_eq!(asked, table, "{name}");
+        let encodes = list(&card["asked"]["is"]["encodes"]["is"]);
+        let words: Vec<&Value> = encodes.iter().map(|row| &row["codec"]).collect();
+        let known = list(&card["table"]["encodes"]);
+        assert_eq!(words, known.iter().collect::<Vec<_>>(), "{name}");
+        for row in &encodes {
+            assert_eq!(row["engines"], card["table"]["nvenc"], "{name}");
+        }
     }
 }
 

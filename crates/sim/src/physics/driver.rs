@@ -6,6 +6,7 @@ use machine::nvml::{NvmlGpu, NvmlReport};
 use machine::{Answer, Machine as _, Question};
 use model::{PciId, Seen};
 use serde::{Deserialize, Serialize};
+use simdriver::files::{LIBRARIES as LISTED, PROGRAMS};
 
 use super::{PhysicsError, snapshot};
 use crate::pci::Pci;
@@ -19,21 +20,19 @@ struct Installed {
     release: String,
 }
 
-/// The libraries that an installation brings, by name and SONAME's number.
-const LIBRARIES: [(&str, &str); 10] = [
-    ("libnvidia-ml", "1"),
-    ("libcuda", "1"),
-    ("libnvcuvid", "1"),
-    ("libnvidia-encode", "1"),
-    ("libnvidia-ptxjitcompiler", "1"),
-    ("libnvidia-opencl", "1"),
-    ("libnvidia-cfg", "1"),
-    ("libnvidia-allocator", "1"),
-    ("libnvidia-fbc", "1"),
-    ("libnvidia-opticalflow", "1"),
+/// The libraries that an installation brings for computing and video, of the one list of a driver's files.
+const LIBRARIES: [&str; 10] = [
+    "libnvidia-ml.so",
+    "libcuda.so",
+    "libnvcuvid.so",
+    "libnvidia-encode.so",
+    "libnvidia-ptxjitcompiler.so",
+    "libnvidia-opencl.so",
+    "libnvidia-cfg.so",
+    "libnvidia-allocator.so",
+    "libnvidia-fbc.so",
+    "libnvidia-opticalflow.so",
 ];
-const PROGRAMS: [&str; 5] =
-    ["nvidia-smi", "nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
 const MODULES: [&str; 4] = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
 const LIB: &str = "/usr/lib/x86_64-linux-gnu";
 
@@ -182,9 +181,10 @@ pub fn install_driver(root: &Path, version: &str) -> Result<(), PhysicsError> {
 }
 
 fn files(tree: &Tree, version: &str, release: &str) -> Result<(), PhysicsError> {
-    for (library, number) in LIBRARIES {
-        tree.write_mode(&format!("{LIB}/{library}.so.{version}"), "\u{7f}ELF simulated library\n", 0o755)?;
-        tree.link(&format!("{LIB}/{library}.so.{number}"), &format!("{library}.so.{version}"))?;
+    for library in LISTED.iter().filter(|library| LIBRARIES.contains(&library.stem)) {
+        let file = library.file(version);
+        tree.write_mode(&format!("{LIB}/{file}"), "\u{7f}ELF simulated library\n", 0o755)?;
+        tree.link(&format!("{LIB}/{}", library.soname(version)), &file)?;
     }
     for program in PROGRAMS {
         tree.write_mode(&format!("/usr/bin/{program}"), "\u{7f}ELF simulated program\n", 0o755)?;
