@@ -15,6 +15,7 @@ mod doctor;
 mod explain;
 mod explain_log;
 mod gpus;
+mod gpus_detail;
 mod guard;
 mod lab;
 mod paint;
@@ -78,7 +79,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 let json = gpus::json(&inventory, &ledger, &name, machine.kind(), args.card)?;
                 say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
             } else {
-                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), args.card))?;
+                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), args.card, global.verbose))?;
             }
             Ok(gpus::status(&inventory, args.card))
         }
