@@ -84,6 +84,9 @@ pub struct Control {
     pub kernel: Option<String>,
     /// Calls that hang, for so long.
     pub hang: Option<Hang>,
+    /// Each call takes so many microseconds longer: a real driver's calls are no mere look into a table.
+    #[serde(default)]
+    pub delay_us: u64,
     /// Function name to NVML return code.
     #[serde(default)]
     pub fail: BTreeMap<String, u32>,

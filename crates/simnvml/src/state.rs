@@ -122,6 +122,9 @@ fn door(name: &str) -> Answer<Arc<View>> {
     {
         std::thread::sleep(Duration::from_millis(hang.milliseconds));
     }
+    if view.control.delay_us > 0 {
+        std::thread::sleep(Duration::from_micros(view.control.delay_us));
+    }
     match view.control.fail.get(name) {
         Some(0) | None => Ok(view),
         Some(code) => Err(Code(*code)),

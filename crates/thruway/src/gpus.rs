@@ -7,6 +7,7 @@ use machine::Kind;
 use machine::nvml::NvmlGpu;
 use model::{Bdf, Seen};
 
+use crate::gpus_detail;
 use crate::paint::{Page, Tone, bytes, paint};
 
 const SCHEMA: u32 = 1;
@@ -55,7 +56,15 @@ fn chosen(inventory: &Inventory, only: Option<Bdf>) -> impl Iterator<Item = &Car
     inventory.cards.iter().filter(move |card| only.is_none_or(|bdf| card.identity.bdf.same_slot(&bdf)))
 }
 
-pub fn page(inventory: &Inventory, ledger: &Ledger, machine: &str, kind: Kind, only: Option<Bdf>) -> String {
+/// `deep`: with all that NVML tells, where it was asked for all.
+pub fn page(
+    inventory: &Inventory,
+    ledger: &Ledger,
+    machine: &str,
+    kind: Kind,
+    only: Option<Bdf>,
+    deep: bool,
+) -> String {
     let mut page = Page::new();
     if kind == Kind::Simulated {
         page.line(format!("{} {}", paint(Tone::Strong, machine), paint(Tone::Warn, "(simulated)")));
@@ -65,6 +74,9 @@ pub fn page(inventory: &Inventory, ledger: &Ledger, machine: &str, kind: Kind, o
     for card in chosen(inventory, only) {
         page.gap();
         card_lines(&mut page, inventory, ledger, card);
+        if let Some(nvml) = card.nvml.as_ref().filter(|_| deep) {
+            gpus_detail::lines(&mut page, nvml);
+        }
         found = true;
     }
     if !found {
@@ -212,6 +224,9 @@ fn driver_lines(page: &mut Page, inventory: &Inventory) {
     let via = driver.library_via.as_ref().map(|via| format!(", found by {via}")).unwrap_or_default();
     let path = driver.library_path.get().map(|path| format!("  {path}{via}")).unwrap_or_default();
     page.hang(0, "NVML library", 15, Tone::Plain, &format!("{}{path}", seen(&driver.library, "not found")));
+    if let Seen::Unreadable(reason) = &inventory.nvml {
+        page.hang(0, "NVML", 15, Tone::Warn, &format!("could not be asked: {reason}"));
+    }
     if let Seen::Is(report) = &inventory.nvml
         && let Seen::Is((major, minor)) = report.cuda_version
     {

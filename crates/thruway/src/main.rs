@@ -16,6 +16,7 @@ mod driver;
 mod explain;
 mod explain_log;
 mod gpus;
+mod gpus_detail;
 mod guard;
 mod lab;
 mod mig;
@@ -80,7 +81,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 let json = gpus::json(&inventory, &ledger, &name, machine.kind(), args.card)?;
                 say(&(serde_json::to_string_pretty(&json)? + "\n"))?;
             } else {
-                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), args.card))?;
+                say(&gpus::page(&inventory, &ledger, &name, machine.kind(), args.card, global.verbose))?;
             }
             Ok(gpus::status(&inventory, args.card))
         }

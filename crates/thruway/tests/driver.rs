@@ -172,7 +172,9 @@ fn scratch() -> PathBuf {
 fn skip(name: &str) -> bool {
     let backups = ["/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-"];
     let volatile = ["/proc", "/sys", "/dev", "/tmp", "/run", "/var/cache", "/var/log", "/var/lib/apt/lists"];
-    let dpkg = name.starts_with("/var/lib/dpkg/") && (name.ends_with("-old") || name.contains("/lock"));
+    // tmp.ci: where dpkg unpacks a package's control files; emptied at its next unpacking.
+    let dpkg = name.starts_with("/var/lib/dpkg/")
+        && (name.ends_with("-old") || name.contains("/lock") || name.starts_with("/var/lib/dpkg/tmp.ci"));
     volatile.contains(&name)
         || backups.contains(&name)
         || dpkg

@@ -168,3 +168,86 @@ fn a_watch_ends_by_ctrl_c_and_outlives_a_driver_that_hangs() {
     assert_eq!(status, Some(0));
     assert!(text.contains("the driver hangs at this GPU"), "{text}");
 }
+
+#[test]
+fn every_topic_is_asked_where_it_is_shown() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("eight-gpu", "h100x8");
+    // an AV1 session, which nvml-wrapper's own list fails on; a process at work; faults that a check reads
+    live.control(
+        "[[gpus]]\nindex = 0\nset = { sessions = [{ pid = 9, codec = 2, width = 3840, height = 2160, fps = 60, latency = 900 }, \
+         { pid = 9, codec = 7, width = 64, height = 64, fps = 1, latency = 1 }], processes = [{ pid = 9, kind = 'C', \
+         memory_mib = 100, sm = 40, mem = 3, enc = 25, dec = 5 }], remapped = { uncorrected = 2, pending = true }, \
+         reasons = 0x48, retired = { double = [4096, 8192], pending = true } }\n",
+    );
+    let all = live.nvml();
+    let gpu = &all[0];
+    let topic = |name: &str| Value::clone(&gpu[name]["is"]);
+    let sessions = Value::clone(&topic("engines")["sessions"]["is"]);
+    assert_eq!((&sessions[0]["codec"], &sessions[1]["codec"]), (&"AV1".into(), &"codec 7".into()));
+    assert_eq!(sessions[0]["width"], 3840);
+    let process = &gpu["processes"]["is"][0];
+    assert_eq!((&process["sm"], &process["encoder"], &process["decoder"]), (&is(40), &is(25), &is(5)));
+    let health = topic("health");
+    assert_eq!((&health["remapped_pending"], &health["remapped_failed"]), (&is(true), &is(false)));
+    assert_eq!((&health["retired_double"], &health["retired_pending"]), (&is(2), &is(true)));
+    assert_eq!((&health["event_reasons"], &health["recovery"]), (&is(0x48), &is("None")));
+    assert_eq!(topic("errors")["retired_double_pages"], is(vec![4096, 8192]));
+    assert_eq!(topic("errors")["histogram"], is(vec![2560, 0, 0, 0, 0]));
+    let links = Value::clone(&topic("nvlink")["links"]);
+    assert_eq!(links.as_array().map(Vec::len), Some(18));
+    assert_eq!((&links[0]["remote"], &links[0]["remote_kind"]), (&is("00000000:C0:00.0"), &is("switch")));
+    let power = topic("power");
+    assert_eq!((&power["instant"], &power["min"], &power["max"]), (&is(74_430), &is(200_000), &is(700_000)));
+    assert_eq!((&topic("heat")["margin"], &topic("heat")["margin_shutdown"]), (&is(53), &is(-8)));
+    assert_eq!(topic("clocks")["supported"]["is"][0][0], 2619);
+    assert_eq!(topic("mig")["profiles"]["is"][0]["name"], is("1g.10gb"));
+    assert_eq!(topic("board")["gsp_version"], is("580.159.04"));
+    // without --json or -v what takes time is not asked, and -v shows it
+    let asked = |args: &[&str]| {
+        let output = live.command(args).env("THRUWAY_SIM_TRACE", "1").output().expect("runs");
+        (stdout(&output), stderr(&output).matches("nvmlDeviceGetPcieThroughput").count())
+    };
+    assert_eq!(asked(&["gpus"]).1, 0);
+    let (text, times) = asked(&["gpus", "-v", "1b:00.0"]);
+    assert_eq!(times, 16, "twice a card");
+    for line in ["encodes   of process 9: AV1 3840x2160", "NVLink    18 of 18 links up", "rows remapped 2, pending yes"]
+    {
+        let whole = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(whole.contains(&line), "no {line:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_cut_card_shows_its_parts_and_an_old_driver_only_lacks() {
+    if !namespaces() {
+        return;
+    }
+    let [cut] = Live::new("guest-mig", "a100-mig").nvml().try_into().expect("one card");
+    let mig = &cut["mig"]["is"];
+    let devices = mig["devices"]["is"].as_array().expect("devices");
+    assert_eq!(devices.len(), 4);
+    assert_eq!((&devices[1]["profile"], &devices[1]["gpu_instance"]), (&is("2g.10gb"), &is(3)));
+    assert_eq!(devices[1]["uuid"], is("MIG-51a51a51-20b0-5000-8000-000000000003"));
+    let instances = mig["instances"]["is"].as_array().expect("instances");
+    let ids: Vec<&Value> = instances.iter().map(|instance| &instance["id"]).collect();
+    assert_eq!(ids, [1, 3, 9, 10]);
+    assert_eq!(instances[0]["profile_name"], is("3g.20gb"));
+    // 470 has none of what came later, and not one of it is an error
+    let [old] = Live::new("guest-good", "gt1030-470").nvml().try_into().expect("one card");
+    let text = old.to_string();
+    assert!(!text.contains("unreadable"), "{text}");
+    assert_eq!(
+        (&old["heat"]["is"]["margin"], &old["board"]["is"]["gsp_version"]),
+        (&"absent".into(), &"absent".into())
+    );
+    assert_eq!(old["heat"]["is"]["slowdown"], is(99));
+    // who may not ask is told so, and it is not taken for "has none"
+    let live = Live::new("guest-good", "gt1030");
+    live.control("fail = { nvmlDeviceGetEncoderSessions = 4 }");
+    let [refused] = live.nvml().try_into().expect("one card");
+    assert_eq!(refused["engines"]["is"]["sessions"]["unreadable"], "permission_denied");
+}

@@ -335,6 +335,14 @@ impl Device<'_> {
         })
     }
 
+    /// NVML_DEV_CAP_*: bit 0 extended GPU memory.
+    pub fn capabilities(&self) -> Said<u32> {
+        let mut asked = zeroed::<sys::nvmlDeviceCapabilities_v1_t>();
+        asked.version = version_word::<sys::nvmlDeviceCapabilities_v1_t>(1);
+        // SAFETY: the header's signature; the version is that of the structure.
+        Ok(unsafe { self.filled(c"nvmlDeviceGetCapabilities", asked) }?.capMask)
+    }
+
     /// The module's place in its chassis.
     pub fn platform(&self) -> Said<Platform> {
         let mut asked = zeroed::<sys::nvmlPlatformInfo_v2_t>();

@@ -139,6 +139,7 @@ plain!(
     sys::nvmlPdi_v1_t,
     sys::nvmlGpuFabricInfo_v3_t,
     sys::nvmlPlatformInfo_v2_t,
+    sys::nvmlDeviceCapabilities_v1_t,
     sys::nvmlPciInfoExt_v1_t,
     sys::nvmlC2cModeInfo_v1_t,
     sys::nvmlDeviceAttributes_t,

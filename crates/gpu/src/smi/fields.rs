@@ -272,5 +272,5 @@ static FIELDS: &[Field] = &[
     Field { names: &["platform.host_id"], unit: "", get: |_, g| text(&of(&g.board, |b| &b.host_id)), what: "the module's place in its rack" },
     Field { names: &["platform.peer_type"], unit: "", get: |_, g| of(&g.board, |b| &b.peer_type), what: "the module's place in its rack" },
     Field { names: &["platform.module_id"], unit: "", get: |_, g| text(&of(&g.board, |b| &b.platform_module)), what: "the module's place in its rack" },
-    Field { names: &["hostname"], unit: "", get: |s, _| if s.host.is_empty() { Seen::Absent } else { Seen::Is(s.host.to_owned()) }, what: "this machine's name" },
+    Field { names: &["hostname"], unit: "", get: |_, _| Seen::Absent, what: "a name given by nvmlDeviceSetHostname; not told by a public call of this driver" },
 ];

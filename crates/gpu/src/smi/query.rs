@@ -84,7 +84,7 @@ impl Query {
                     format!("{} {}", clean(&value), field.unit)
                 }
                 Seen::Is(value) => clean(&value),
-                Seen::Absent if field.names.contains(&"temperature.memory") => "N/A".into(),
+                Seen::Absent if field.names.iter().any(|name| bare(name)) => "N/A".into(),
                 Seen::Absent => "[N/A]".into(),
                 Seen::Unreadable(reason) => format!("[{}]", error(&reason)),
             };
@@ -191,4 +191,8 @@ impl Apps {
             ),
         }
     }
+}
+/// Fields whose "not available" stands without brackets.
+fn bare(name: &str) -> bool {
+    name == "temperature.memory" || name.starts_with("fabric.")
 }

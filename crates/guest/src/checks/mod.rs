@@ -1,7 +1,8 @@
-//! The driver floor's checks, in the order of the way: the card, nouveau, what a driver needs, the driver, its nodes.
+//! The driver floor's checks, in the order of the way: the card, nouveau, what a driver needs, the driver, its nodes, the card's health.
 
 mod card;
 mod driver;
+mod health;
 mod hint;
 mod kernel;
 mod nodes;
@@ -34,6 +35,12 @@ pub static CHECKS: &[Check<Facts>] = &[
     upkeep::POWER,
     upkeep::PERSISTENCE,
     upkeep::XID,
+    health::RECOVERY,
+    health::REPAIR,
+    health::ECC,
+    health::CLOCKS,
+    health::LINK,
+    health::MIG,
 ];
 
 fn unknown(reason: &Reason, what: impl Into<String>) -> Verdict {

@@ -133,8 +133,27 @@ pub(super) fn mend(hands: &RealHands) -> Result<(), HandError> {
     Ok(())
 }
 
+/// What dpkg was unpacking when it was cut off. apt will not touch it: "package is in a very bad inconsistent state".
+fn half(text: &str) -> BTreeSet<&str> {
+    let rows = text.lines().filter_map(|line| line.split_once('\t'));
+    rows.filter(|(_, status)| *status == "half-installed").map(|(name, _)| name).collect()
+}
+
 /// Removes exactly these, configuration and all, once apt says that nothing else would go with them.
 pub(super) fn purge(hands: &RealHands, stock: &Stock, ours: &[String]) -> Result<(), HandError> {
+    let text = hands.read_program(&["dpkg-query", "-W", "-f=${Package}\t${db:Status-Status}\n"])?;
+    let half = half(&text);
+    let torn: Vec<&str> = ours.iter().map(String::as_str).filter(|name| half.contains(name)).collect();
+    let ours: Vec<String> = ours.iter().filter(|name| !half.contains(name.as_str())).cloned().collect();
+    if !torn.is_empty() {
+        // What depends on them goes with the rest.
+        let force = ["dpkg", "--purge", "--force-remove-reinstreq", "--force-depends"];
+        hands.tell_program(&[&force[..], &torn].concat())?;
+    }
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let ours = &ours[..];
     let mut argv = vec!["apt-get", "--simulate", "purge", "--no-auto-remove"];
     argv.extend(ours.iter().map(String::as_str));
     let plan = hands.read_program(&argv).map(|text| simulated(&text));
@@ -230,6 +249,12 @@ mod tests {
                 ("broken", false, false)
             ]
         );
+    }
+
+    #[test]
+    fn what_was_being_unpacked_is_found() {
+        let text = "gcc\tinstalled\nlinux-libc-dev\thalf-installed\nmake\tunpacked\nx\n";
+        assert_eq!(half(text), BTreeSet::from(["linux-libc-dev"]));
     }
 
     #[test]

@@ -8,12 +8,12 @@ use super::said;
 use crate::nvml::{NvmlMig, NvmlMigDevice, NvmlMigInstance, NvmlMigProfile};
 
 pub(super) fn mig(own: &Device<'_>, cut: bool) -> NvmlMig {
+    // 0 of a card that cannot be cut, and of one that can be and is not: the profiles tell which.
     let max = said(own.max_mig_devices());
-    // A card that cannot be cut says 0, or that it has no such call.
-    if max.get().is_none_or(|max| *max == 0) {
+    let profiles: Vec<Profile> = (0..PROFILES).filter_map(|number| own.profile(number).ok()).collect();
+    if profiles.is_empty() {
         return NvmlMig { max, ..NvmlMig::default() };
     }
-    let profiles: Vec<Profile> = (0..PROFILES).filter_map(|number| own.profile(number).ok()).collect();
     let devices = if cut { devices(own, max.get().copied().unwrap_or(0)) } else { Vec::new() };
     NvmlMig {
         max,

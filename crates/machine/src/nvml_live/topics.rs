@@ -42,7 +42,9 @@ pub(super) fn confidential((_, feature, tools): (u32, u32, u32)) -> String {
 fn board(own: &Device<'_>) -> NvmlBoard {
     let on = |number: u32| number != 0;
     let module = said(own.module_id());
-    let platform = said(own.platform());
+    // A card in no known chassis answers with empty fields, which say nothing.
+    let known = |it: &Platform| !it.chassis_serial.is_empty();
+    let platform = said(own.platform()).and_then(|it| if known(&it) { Seen::Is(it) } else { Seen::Absent });
     let part = |get: fn(&Platform) -> u8| platform.as_ref().map(|it| u32::from(get(it)));
     let gsp = said(own.gsp_mode());
     let operation = said(own.operation_mode());
@@ -80,7 +82,8 @@ fn board(own: &Device<'_>) -> NvmlBoard {
             .as_ref()
             .map(|it| if it.peer == 0 { "Direct Connected" } else { "Switch Connected" }.into()),
         sparse_operation: Seen::Absent,
-        egm: Seen::Absent,
+        // NVML_DEV_CAP_EGM
+        egm: said(own.capabilities()).map(|mask| if mask & 1 == 0 { "disabled" } else { "enabled" }.into()),
         protected_total: protected.as_ref().map(|memory| memory.total),
         protected_used: protected.as_ref().map(|memory| memory.used),
         protected_free: protected.map(|memory| memory.free),

@@ -108,8 +108,8 @@ pub(crate) fn unpack_driver(tree: &Tree, version: &str, release: &str) -> Result
 /// Every path that [`unpack_driver`] writes.
 pub(crate) fn driver_paths(version: &str, release: &str) -> Vec<String> {
     let mut all = vec![format!("/lib/modules/{release}/modules.dep")];
-    for (library, number) in LIBRARIES {
-        all.extend([format!("{LIB}/{library}.so.{version}"), format!("{LIB}/{library}.so.{number}")]);
+    for library in LISTED.iter().filter(|library| LIBRARIES.contains(&library.stem)) {
+        all.extend([library.file(version), library.soname(version)].map(|name| format!("{LIB}/{name}")));
     }
     all.extend(PROGRAMS.map(|program| format!("/usr/bin/{program}")));
     let module = |name: &str| format!("/lib/modules/{release}/kernel/drivers/video/{name}.ko");

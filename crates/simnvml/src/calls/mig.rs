@@ -143,9 +143,9 @@ nvml! {
         current.put(u32::from(mig.enabled))?;
         pending.put(u32::from(mig.pending.unwrap_or(mig.enabled)))
     }
-    /// 0 for a card that cannot be cut, which is success.
+    /// 0 for a card that cannot be cut or is not, which is success: a real H100 with MIG off says 0.
     fn nvmlDeviceGetMaxMigDeviceCount(device: nvmlDevice_t, count: Out<u32>) |view| {
-        count.put(view.gpu(device)?.card.mig.as_ref().map_or(0, |_| 7))
+        count.put(view.gpu(device)?.card.mig.as_ref().filter(|mig| mig.enabled).map_or(0, |_| 7))
     }
     fn nvmlDeviceGetMigDeviceHandleByIndex(device: nvmlDevice_t, index: u32, out: Out<nvmlDevice_t>) |view| {
         let gpu = view.gpu(device)?;

@@ -9,8 +9,6 @@ use serde_json::Value;
 use simnvml::install::{Installed, install};
 use simnvml::view::View;
 
-use super::common::{stderr, stdout};
-
 /// A box's tree as sysfs, a /dev of its own, and a simulated library. What the program writes below /etc, /var/lib,
 /// /var/log and /usr stays in `folder`, from call to call.
 pub struct Live {
@@ -84,7 +82,7 @@ impl Live {
     /// The whole report of `thruway gpus`.
     pub fn gpus(&self) -> Value {
         let output = self.thruway(&["gpus", "--json"]);
-        serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}{}", stdout(&output), stderr(&output)))
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
     }
 
     /// What NVML said of each card that it said anything of.

@@ -9,8 +9,9 @@ use super::{memory_of, none};
 
 pub(super) fn use_of(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
     let reserved = (branch >= 500).then_some(&gpu.memory_reserved);
-    let bar1_free =
-        gpu.bar1_total.as_ref().and_then(|total| gpu.bar1_used.as_ref().map(|used| total.saturating_sub(*used)));
+    // the whole MiB that are used, taken from the whole MiB that there are
+    let less = |total: &u64| gpu.bar1_used.as_ref().map(|used| total.saturating_sub(used >> 20 << 20));
+    let bar1_free = gpu.bar1_total.as_ref().and_then(less);
     let mut items = vec![
         group(
             "FB Memory Usage",
