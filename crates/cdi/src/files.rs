@@ -205,7 +205,15 @@ fn libraries_in(
 
 fn binaries(machine: &dyn Machine, own_root: Option<&str>, found: &mut DriverFiles) {
     let own = own_root.map(|root| format!("{root}/bin"));
-    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/bin", "/usr/lib/nvidia/current"];
+    // the last is NixOS's
+    let dirs = [
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/local/bin",
+        "/opt/bin",
+        "/usr/lib/nvidia/current",
+        "/run/current-system/sw/bin",
+    ];
     let dirs: Vec<&str> = dirs.into_iter().chain(own.as_deref()).collect();
     for name in BINARIES {
         let mut script = None;
@@ -242,7 +250,8 @@ fn binaries(machine: &dyn Machine, own_root: Option<&str>, found: &mut DriverFil
 
 fn firmware(machine: &dyn Machine, own_root: Option<&str>, version: &str, found: &mut DriverFiles) {
     let own = own_root.map(|root| format!("{root}/firmware"));
-    for dir in ["/lib/firmware", "/usr/lib/firmware"].into_iter().chain(own.as_deref()) {
+    for dir in ["/lib/firmware", "/usr/lib/firmware", "/run/current-system/firmware"].into_iter().chain(own.as_deref())
+    {
         let dir = format!("{dir}/nvidia/{version}");
         let names = machine.names(&dir);
         let gsp = names.iter().filter(|name| name.starts_with("gsp") && name.ends_with(".bin"));
@@ -257,7 +266,9 @@ fn firmware(machine: &dyn Machine, own_root: Option<&str>, version: &str, found:
 fn loader_files(machine: &dyn Machine, own_root: Option<&str>, found: &mut DriverFiles) {
     let own = own_root.map(|root| format!("{root}/share"));
     for (name, container) in LOADER_FILES {
-        for dir in ["/etc", "/usr/local/share", "/usr/share"].into_iter().chain(own.as_deref()) {
+        for dir in
+            ["/etc", "/usr/local/share", "/usr/share", "/run/opengl-driver/share"].into_iter().chain(own.as_deref())
+        {
             let path = format!("{dir}/{name}");
             if machine.exists(&path) {
                 let host = machine.resolve(&path).is().unwrap_or(path);

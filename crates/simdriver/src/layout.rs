@@ -145,7 +145,8 @@ impl Layout {
                     libraries: format!("{store}/lib"),
                     links: Some(("/run/opengl-driver/lib", Through::Straight)),
                     programs: format!("{store}/bin"),
-                    data: format!("{store}/share"),
+                    firmware: "/run/current-system/firmware".into(),
+                    data: "/run/opengl-driver/share".into(),
                     os_release: "PRETTY_NAME=\"NixOS 25.05 (Warbler)\"\nID=nixos\nVERSION_ID=\"25.05\"\n",
                     // NixOS has no loader cache
                     cache: false,

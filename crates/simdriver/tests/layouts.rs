@@ -39,10 +39,10 @@ fn a_spec_finds_the_same_driver_in_every_layout() {
             assert!(!library.path.contains("32") && !library.path.contains("i386"), "{name}: {}", library.path);
         }
         let programs: BTreeSet<&str> = made.files.binaries.iter().map(|binary| binary.name.as_str()).collect();
-        if layout != Layout::Nix && layout != Layout::Gke {
-            assert_eq!(programs, BTreeSet::from(files::PROGRAMS), "{name}: programs {:?}", made.notes);
-            assert_eq!(made.files.firmware.len(), 2, "{name}: firmware");
-        }
+        assert_eq!(programs, BTreeSet::from(files::PROGRAMS), "{name}: programs {:?}", made.notes);
+        assert_eq!(made.files.firmware.len(), 2, "{name}: firmware");
+        let data = files::DATA.iter().filter(|(.., on_server)| *on_server || !server).count();
+        assert_eq!(made.files.loader_files.len(), data, "{name}: {:?}", made.files.loader_files);
         if laid.missing_nodes.is_empty() {
             assert_eq!(made.gpus[0].nodes, ["/dev/nvidia0"], "{name}");
         } else {

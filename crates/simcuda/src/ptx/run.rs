@@ -570,4 +570,23 @@ mod tests {
         }
         assert_eq!(code("ret;"), Ok(()));
     }
+
+    #[test]
+    fn no_text_panics() {
+        let text = format!(
+            "{HEAD}.visible .entry k(.param .u64 a, .param .u32 b) {{ .reg .pred %p; .reg .b32 %r<4>; .reg .b64 %d<4>;\n\
+             ld.param.u64 %d1, [a]; L: setp.ne.u32 %p, %r1, 0x1f; @!%p bra L; st.global.v2.u32 [%d1+8], {{%r1, -5}}; ret; }}"
+        );
+        let compiler = Compiler { newest: (9, 0), sm: 90 };
+        assert!(parse(&text, compiler).is_ok());
+        let mut refused = 0;
+        for n in 0..text.len() {
+            refused += usize::from(parse(text.get(..n).unwrap_or_default(), compiler).is_err());
+            for other in ["{", "}", ";", ",", "<", "99999999999", "%r1", "\u{e9}"] {
+                let changed = format!("{}{other}{}", &text[..n], text.get(n + 1..).unwrap_or_default());
+                refused += usize::from(parse(&changed, compiler).is_err());
+            }
+        }
+        assert!(refused > text.len(), "{refused}");
+    }
 }
