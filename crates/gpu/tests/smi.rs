@@ -26,7 +26,7 @@ fn report() -> NvmlReport {
 }
 
 fn smi(report: &NvmlReport) -> Smi<'_> {
-    Smi { report, only: None, time: TIME, stamp: "2026/11/25 16:59:28.500", host: "guest" }
+    Smi { report, only: None, time: TIME, stamp: "2026/11/25 16:59:28.500" }
 }
 
 fn differing(ours: &str, theirs: &str) -> Vec<(String, String)> {

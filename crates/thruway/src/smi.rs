@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gpu::smi::{Apps, Format, Query, QueryError, Smi};
+use machine::Machine;
 use machine::nvml::{Depth, NvmlReport};
-use machine::{Machine, MachineExt as _};
 use model::{Reason, Seen};
 
 use crate::cli::{Global, SmiArgs};
@@ -92,8 +92,7 @@ fn once(machine: &dyn Machine, args: &SmiArgs, form: &Form, first: bool) -> anyh
     let now = jiff::Zoned::now();
     let time = now.strftime("%a %b %e %H:%M:%S %Y").to_string();
     let stamp = now.strftime("%Y/%m/%d %H:%M:%S.%3f").to_string();
-    let host = machine.value("/proc/sys/kernel/hostname").is().unwrap_or_default();
-    let mut smi = Smi { report: &report, only: None, time: &time, stamp: &stamp, host: &host };
+    let mut smi = Smi { report: &report, only: None, time: &time, stamp: &stamp };
     let mut chosen = Vec::new();
     for id in args.id.iter().flat_map(|ids| ids.split(',')) {
         match smi.find(id.trim()) {

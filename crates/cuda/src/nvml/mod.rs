@@ -136,6 +136,7 @@ plain!(
     sys::nvmlPlatformInfo_v2_t,
     sys::nvmlPciInfoExt_v1_t,
     sys::nvmlC2cModeInfo_v1_t,
+    sys::nvmlDeviceCapabilities_v1_t,
     sys::nvmlDeviceAttributes_t,
     sys::nvmlFieldValue_t,
     sys::nvmlEncoderSessionInfo_t,

@@ -27,8 +27,6 @@ pub struct Smi<'a> {
     pub time: &'a str,
     /// "2026/11/25 16:59:28.123".
     pub stamp: &'a str,
-    /// What `hostname` says here.
-    pub host: &'a str,
 }
 
 impl<'a> Smi<'a> {
