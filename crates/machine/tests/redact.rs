@@ -167,6 +167,12 @@ fn answers_are_redacted_by_key_and_by_shape() {
     })).unwrap();
     let mut gpu = machine::nvml::NvmlGpu::blank(0);
     gpu.serial = Seen::Is("1654922003714".into());
+    let board = machine::nvml::NvmlBoard {
+        pdi: Seen::Is("0xb7d3158c39f17a62".into()),
+        chassis_serial: Seen::Is("1827364554637".into()),
+        ..Default::default()
+    };
+    gpu.board = Seen::Is(Box::new(board));
     gpu.uuid = Seen::Is("GPU-5f0c1d2e-aaaa-bbbb-cccc-0123456789ab".into());
     gpu.bus_id = Seen::Is("00000000:26:00.0".into());
     gpu.vbios = Seen::Is("86.08.46.00.1B".into());
@@ -185,6 +191,10 @@ fn answers_are_redacted_by_key_and_by_shape() {
     assert_eq!(report.gpus[0].uuid, Seen::Is("GPU-00000000-0000-4000-8000-000000000001".into()));
     assert_eq!(report.gpus[0].bus_id, Seen::Is("00000000:26:00.0".into()));
     assert_eq!(report.gpus[0].vbios, Seen::Is("86.08.46.00.1B".into()));
+    let board = serde_json::to_string(&report.gpus[0].board).expect("is JSON");
+    for secret in ["b7d3158c39f17a62", "1827364554637"] {
+        assert!(!board.contains(secret), "{board}");
+    }
     assert_eq!(report.nvml_version, Seen::Is("13.580.159.04".into()));
     let shown = format!("{:?}{}", done.ask(&Question::Containers(Engine::Docker)), done.name());
     for secret in ["t0ps3cret", "hunter", "99887766", "alice"] {

@@ -310,6 +310,14 @@ impl Device<'_> {
         Ok(unsafe { self.filled(c"nvmlDeviceGetPdi", asked) }?.value)
     }
 
+    /// NVML_DEV_CAP_*: bit 0 is EGM.
+    pub fn capabilities(&self) -> Said<u32> {
+        let mut asked = zeroed::<sys::nvmlDeviceCapabilities_v1_t>();
+        asked.version = version_word::<sys::nvmlDeviceCapabilities_v1_t>(1);
+        // SAFETY: the header's signature; the version is that of the structure.
+        Ok(unsafe { self.filled(c"nvmlDeviceGetCapabilities", asked) }?.capMask)
+    }
+
     /// (base class, sub class) of the PCI function.
     pub fn pci_class(&self) -> Said<(u32, u32)> {
         let mut asked = zeroed::<sys::nvmlPciInfoExt_v1_t>();
@@ -333,14 +341,6 @@ impl Device<'_> {
             health: info.healthMask,
             summary: u32::from(info.healthSummary),
         })
-    }
-
-    /// NVML_DEV_CAP_*: bit 0 extended GPU memory.
-    pub fn capabilities(&self) -> Said<u32> {
-        let mut asked = zeroed::<sys::nvmlDeviceCapabilities_v1_t>();
-        asked.version = version_word::<sys::nvmlDeviceCapabilities_v1_t>(1);
-        // SAFETY: the header's signature; the version is that of the structure.
-        Ok(unsafe { self.filled(c"nvmlDeviceGetCapabilities", asked) }?.capMask)
     }
 
     /// The module's place in its chassis.

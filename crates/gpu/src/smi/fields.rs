@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use machine::nvml::{NvmlGpu, reasons};
 use model::Seen;
 
+use super::sections::fabric;
 use super::{Smi, active, either, enabled, mib, of, watts, yes};
 
 /// One field, under all its names.
@@ -266,11 +267,18 @@ static FIELDS: &[Field] = &[
     Field { names: &["fabric.cliqueId"], unit: "", get: |_, g| text(&of(&g.nvlink, |l| &l.clique)), what: "its clique in the fabric" },
     Field { names: &["fabric.clusterUuid"], unit: "", get: |_, g| of(&g.nvlink, |l| &l.cluster), what: "its cluster" },
     Field { names: &["fabric.health.summary"], unit: "", get: |_, g| of(&g.nvlink, |l| &l.summary), what: "its health in one word" },
+    Field { names: &["fabric.health.bandwidth"], unit: "", get: |_, g| text(&fabric::bandwidth(g)), what: "the fabric's bandwidth: Full, Degraded" },
+    Field { names: &["fabric.health.route_recovery_in_progress"], unit: "", get: |_, g| text(&fabric::question(g, 2)), what: "a route is being recovered" },
+    Field { names: &["fabric.health.route_unhealthy"], unit: "", get: |_, g| text(&fabric::question(g, 4)), what: "a route is not well" },
+    Field { names: &["fabric.health.access_timeout_recovery"], unit: "", get: |_, g| text(&fabric::question(g, 6)), what: "an access timed out and is being recovered" },
+    Field { names: &["fabric.health.incorrect_configuration"], unit: "", get: |_, g| text(&fabric::configuration(g)), what: "what is configured wrongly" },
+    Field { names: &["fabric.health.partition_assigned"], unit: "", get: |_, g| text(&fabric::question(g, 12)), what: "the GPU has a partition of the fabric" },
     Field { names: &["platform.chassis_serial_number"], unit: "", get: |_, g| of(&g.board, |b| &b.chassis_serial), what: "the module's place in its rack" },
     Field { names: &["platform.slot_number"], unit: "", get: |_, g| text(&of(&g.board, |b| &b.slot)), what: "the module's place in its rack" },
     Field { names: &["platform.tray_index"], unit: "", get: |_, g| text(&of(&g.board, |b| &b.tray)), what: "the module's place in its rack" },
     Field { names: &["platform.host_id"], unit: "", get: |_, g| text(&of(&g.board, |b| &b.host_id)), what: "the module's place in its rack" },
     Field { names: &["platform.peer_type"], unit: "", get: |_, g| of(&g.board, |b| &b.peer_type), what: "the module's place in its rack" },
     Field { names: &["platform.module_id"], unit: "", get: |_, g| text(&of(&g.board, |b| &b.platform_module)), what: "the module's place in its rack" },
-    Field { names: &["hostname"], unit: "", get: |_, _| Seen::Absent, what: "a name given by nvmlDeviceSetHostname; not told by a public call of this driver" },
+    Field { names: &["platform.gpu_fabric_guid"], unit: "", get: |_, _| Seen::Absent, what: "not told by a public call" },
+    Field { names: &["hostname"], unit: "", get: |_, _| Seen::Absent, what: "a name that was given to the GPU; no public call of today's drivers tells it" },
 ];

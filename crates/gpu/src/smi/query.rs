@@ -84,7 +84,7 @@ impl Query {
                     format!("{} {}", clean(&value), field.unit)
                 }
                 Seen::Is(value) => clean(&value),
-                Seen::Absent if field.names.iter().any(|name| bare(name)) => "N/A".into(),
+                Seen::Absent if bare(field, smi.branch()) => "N/A".into(),
                 Seen::Absent => "[N/A]".into(),
                 Seen::Unreadable(reason) => format!("[{}]", error(&reason)),
             };
@@ -92,6 +92,12 @@ impl Query {
         }
         out
     }
+}
+
+/// Some fields' N/A stands without its brackets.
+fn bare(field: &Field, branch: u32) -> bool {
+    field.names.contains(&"temperature.memory")
+        || (branch >= 570 && field.names.first().is_some_and(|name| name.starts_with("fabric.")))
 }
 
 /// `--query-compute-apps`.
@@ -191,8 +197,4 @@ impl Apps {
             ),
         }
     }
-}
-/// Fields whose "not available" stands without brackets.
-fn bare(name: &str) -> bool {
-    name == "temperature.memory" || name.starts_with("fabric.")
 }

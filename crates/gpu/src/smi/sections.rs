@@ -1,5 +1,6 @@
 //! What `-q` shows of a GPU, in its order. What no public call of NVML tells stands as N/A.
 
+pub(super) mod fabric;
 mod memory;
 mod running;
 
@@ -15,7 +16,7 @@ fn none() -> String {
 
 pub(super) fn all(smi: &Smi<'_>, gpu: &NvmlGpu) -> Vec<Item> {
     let branch = smi.branch();
-    let mut items = identity(smi, gpu, branch);
+    let mut items = identity(gpu, branch);
     items.push(pci(gpu, branch));
     items.extend(state(gpu, branch));
     items.extend(memory::use_of(gpu, branch));
@@ -24,13 +25,13 @@ pub(super) fn all(smi: &Smi<'_>, gpu: &NvmlGpu) -> Vec<Item> {
     items.extend(memory::errors(gpu, branch));
     items.extend(running::heat_and_power(gpu, branch));
     items.extend(running::clocks(gpu, branch));
-    items.extend(running::fabric(gpu, branch));
+    items.extend(running::fabric_items(gpu, branch));
     items.push(running::supported_clocks(gpu));
     items.extend(running::processes(gpu, branch));
     items
 }
 
-fn identity(smi: &Smi<'_>, gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
+fn identity(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
     let board = &gpu.board;
     let deprecated = || "Requested functionality has been deprecated".to_owned();
     let attached = of(board, |b| &b.display_attached);
@@ -126,7 +127,6 @@ fn identity(smi: &Smi<'_>, gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
         ],
     ));
     items.extend(virtualization(gpu, branch));
-    let _ = smi;
     items
 }
 

@@ -100,6 +100,7 @@ fn one(index: u32, gpu: &SmiGpu) -> NvmlGpu {
         encoder_sessions: count("encoder_stats/session_count"),
         processes: processes(gpu),
         bar1_used: mib("bar1_memory_usage/used"),
+        bar1_free: mib("bar1_memory_usage/free"),
         health: Seen::Is(Box::new(topics::health(gpu))),
         board: Seen::Is(Box::new(topics::board(gpu))),
         errors: Seen::Is(Box::new(topics::errors(gpu))),

@@ -160,6 +160,8 @@ pub struct NvmlGpu {
     /// Bytes. Recorded since the topics are.
     #[serde(default)]
     pub bar1_used: Seen<u64>,
+    #[serde(default)]
+    pub bar1_free: Seen<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -267,6 +269,7 @@ impl NvmlGpu {
             nvlink: n(),
             mig: n(),
             bar1_used: n(),
+            bar1_free: n(),
         }
     }
 }

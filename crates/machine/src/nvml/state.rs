@@ -182,6 +182,8 @@ pub struct NvmlMigDevice {
     pub memory_reserved: Seen<u64>,
     pub bar1_total: Seen<u64>,
     pub bar1_used: Seen<u64>,
+    #[serde(default)]
+    pub bar1_free: Seen<u64>,
     pub multiprocessors: Seen<u32>,
     pub copy_engines: Seen<u32>,
     pub decoders: Seen<u32>,

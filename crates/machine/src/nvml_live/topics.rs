@@ -42,9 +42,10 @@ pub(super) fn confidential((_, feature, tools): (u32, u32, u32)) -> String {
 fn board(own: &Device<'_>) -> NvmlBoard {
     let on = |number: u32| number != 0;
     let module = said(own.module_id());
-    // A card in no known chassis answers with empty fields, which say nothing.
-    let known = |it: &Platform| !it.chassis_serial.is_empty();
-    let platform = said(own.platform()).and_then(|it| if known(&it) { Seen::Is(it) } else { Seen::Absent });
+    // Without a serial number of its chassis a card stands in none, and the other numbers mean nothing (an H100 in a VM).
+    let platform = said(own.platform());
+    let id = platform.as_ref().map(|it| u32::from(it.module));
+    let platform = platform.and_then(|it| if it.chassis_serial.is_empty() { Seen::Absent } else { Seen::Is(it) });
     let part = |get: fn(&Platform) -> u8| platform.as_ref().map(|it| u32::from(get(it)));
     let gsp = said(own.gsp_mode());
     let operation = said(own.operation_mode());
@@ -72,7 +73,7 @@ fn board(own: &Device<'_>) -> NvmlBoard {
         c2c: said(own.c2c()).map(|mode| mode.isC2cEnabled != 0),
         host_vgpu_mode: said(own.host_vgpu_mode()).map(|mode| if on(mode) { "SR-IOV" } else { "Non SR-IOV" }.into()),
         pci_class: said(own.pci_class()),
-        platform_module: newest(part(|it| it.module), || module.clone()),
+        platform_module: newest(id, || module.clone()),
         module_id: module,
         chassis_serial: platform.as_ref().map(|it| it.chassis_serial.clone()),
         slot: part(|it| it.slot),
@@ -82,8 +83,7 @@ fn board(own: &Device<'_>) -> NvmlBoard {
             .as_ref()
             .map(|it| if it.peer == 0 { "Direct Connected" } else { "Switch Connected" }.into()),
         sparse_operation: Seen::Absent,
-        // NVML_DEV_CAP_EGM
-        egm: said(own.capabilities()).map(|mask| if mask & 1 == 0 { "disabled" } else { "enabled" }.into()),
+        egm: said(own.capabilities()).map(|mask| if mask & 1 != 0 { "enabled" } else { "disabled" }.into()),
         protected_total: protected.as_ref().map(|memory| memory.total),
         protected_used: protected.as_ref().map(|memory| memory.used),
         protected_free: protected.map(|memory| memory.free),

@@ -9,16 +9,17 @@ use super::{memory_of, none};
 
 pub(super) fn use_of(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
     let reserved = (branch >= 500).then_some(&gpu.memory_reserved);
-    // the whole MiB that are used, taken from the whole MiB that there are
-    let less = |total: &u64| gpu.bar1_used.as_ref().map(|used| total.saturating_sub(used >> 20 << 20));
-    let bar1_free = gpu.bar1_total.as_ref().and_then(less);
     let mut items = vec![
         group(
             "FB Memory Usage",
             "fb_memory_usage",
             memory_of(&gpu.memory_total, reserved, &gpu.memory_used, &gpu.memory_free),
         ),
-        group("BAR1 Memory Usage", "bar1_memory_usage", memory_of(&gpu.bar1_total, None, &gpu.bar1_used, &bar1_free)),
+        group(
+            "BAR1 Memory Usage",
+            "bar1_memory_usage",
+            memory_of(&gpu.bar1_total, None, &gpu.bar1_used, &gpu.bar1_free),
+        ),
     ];
     if branch >= 530 {
         let board = &gpu.board;

@@ -5,7 +5,7 @@ use model::Seen;
 
 use super::super::tree::{Item, group, leaf};
 use super::super::{clean, either, enabled, mib, na, of, program, unit, watts};
-use super::{memory_of, none};
+use super::{fabric, memory_of, none};
 
 pub(super) fn mig_devices(gpu: &NvmlGpu) -> Vec<Item> {
     let devices = gpu.mig.get().and_then(|mig| mig.devices.get()).map_or(&[][..], Vec::as_slice);
@@ -23,11 +23,7 @@ pub(super) fn mig_devices(gpu: &NvmlGpu) -> Vec<Item> {
         ];
         // a driver that does not tell an instance's errors has the tool print none
         let errors = either(device.sram_uncorrected.clone(), || Seen::Is(0));
-        let free = device
-            .bar1_total
-            .as_ref()
-            .and_then(|total| device.bar1_used.as_ref().map(|used| total.saturating_sub(*used)));
-        let bar1 = || memory_of(&device.bar1_total, None, &device.bar1_used, &free);
+        let bar1 = || memory_of(&device.bar1_total, None, &device.bar1_used, &device.bar1_free);
         vec![
             leaf("Index", "index", device.index.to_string()),
             leaf("GPU Instance ID", "gpu_instance_id", na(&device.gpu_instance)),
@@ -310,7 +306,7 @@ pub(super) fn clocks(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
     items
 }
 
-pub(super) fn fabric(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
+pub(super) fn fabric_items(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
     if branch < 520 {
         return Vec::new();
     }
@@ -319,16 +315,6 @@ pub(super) fn fabric(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
         leaf("State", "state", na(&of(links, |l| &l.state))),
         leaf("Status", "status", na(&of(links, |l| &l.status))),
     ];
-    let mask = of(links, |l| &l.health);
-    let part = |shift: u32, width: u32| mask.as_ref().map(|mask| (mask >> shift) & width);
-    let question = |shift: u32| {
-        part(shift, 3).and_then(|bits| match bits {
-            1 => Seen::Is("True"),
-            2 => Seen::Is("False"),
-            _ => Seen::Absent,
-        })
-    };
-    let bandwidth = question(0).map(|it| if it == "True" { "Degraded" } else { "Full" });
     if branch >= 545 {
         items.push(leaf("CliqueId", "cliqueId", na(&of(links, |l| &l.clique))));
         items.push(leaf("ClusterUUID", "clusterUuid", na(&of(links, |l| &l.cluster))));
@@ -336,19 +322,14 @@ pub(super) fn fabric(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
         if branch >= 570 {
             health.push(leaf("Summary", "summary", na(&of(links, |l| &l.summary))));
         }
-        health.push(leaf("Bandwidth", "bandwidth", na(&bandwidth)));
+        health.push(leaf("Bandwidth", "bandwidth", na(&fabric::bandwidth(gpu))));
         if branch >= 570 {
-            let configuration = part(8, 15).and_then(|bits| match bits {
-                0 => Seen::Absent,
-                1 => Seen::Is("None".to_owned()),
-                other => Seen::Is(format!("{other}")),
-            });
             health.extend([
-                leaf("Route Recovery in progress", "route_recovery_in_progress", na(&question(2))),
-                leaf("Route Unhealthy", "route_unhealthy", na(&question(4))),
-                leaf("Access Timeout Recovery", "access_timeout_recovery", na(&question(6))),
-                leaf("Incorrect Configuration", "incorrect_configuration", na(&configuration)),
-                leaf("Partition Assigned", "partition_assigned", na(&question(12))),
+                leaf("Route Recovery in progress", "route_recovery_in_progress", na(&fabric::question(gpu, 2))),
+                leaf("Route Unhealthy", "route_unhealthy", na(&fabric::question(gpu, 4))),
+                leaf("Access Timeout Recovery", "access_timeout_recovery", na(&fabric::question(gpu, 6))),
+                leaf("Incorrect Configuration", "incorrect_configuration", na(&fabric::configuration(gpu))),
+                leaf("Partition Assigned", "partition_assigned", na(&fabric::question(gpu, 12))),
             ]);
         }
         items.push(group("Health", "health", health));

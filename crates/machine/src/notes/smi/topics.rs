@@ -337,6 +337,7 @@ pub(super) fn mig(gpu: &SmiGpu) -> NvmlMig {
             memory_reserved: mib("fb_memory_usage/reserved"),
             bar1_total: mib("bar1_memory_usage/total"),
             bar1_used: mib("bar1_memory_usage/used"),
+            bar1_free: mib("bar1_memory_usage/free"),
             multiprocessors: shared("multiprocessor_count"),
             copy_engines: shared("copy_engine_count"),
             decoders: shared("decoder_count"),
