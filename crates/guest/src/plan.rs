@@ -145,6 +145,7 @@ fn install(facts: &Facts, way: &Way, plan: &mut Plan) {
          gigabyte on disk, and undo removes exactly what came",
         way.manager.name()
     ));
+    plan.notes.extend(ways::known_break(facts).filter(|_| !way.signed));
     plan.notes.push("after the reboot NVIDIA's driver has the card; thruway never reboots by itself here".into());
     if facts.secure_boot.get() == Some(&true) && !way.signed {
         plan.notes.extend(crate::checks::enrolment(facts));

@@ -5,12 +5,44 @@ use model::{Manager, Seen};
 
 use crate::Facts;
 use crate::advice::Needs;
+use crate::observe::newer;
 
 const TABLE: &str = include_str!("../data/packages.txt");
 
 /// From this branch on the open modules run cards that are no data centre's without being told to (nv-reg.h of 550:
 /// OpenRmEnableUnsupportedGpus "is deprecated and no longer required").
 const OPEN_FOR_ALL: u32 = 550;
+
+/// Drivers that do not build for newer kernels of the same distribution: distribution and version, the kernel from which
+/// on, the package's version up to which, and what helps. Each was met in a build.
+const BREAKS: [(&str, &str, &str, &str, &str); 1] = [(
+    "debian",
+    "13",
+    "6.12.117",
+    "550.163.01-2",
+    "pci_resize_resource() has one argument more there; trixie-backports has 550.163.01-4, which builds: add that suite with \
+     contrib and non-free, and in /etc/apt/preferences.d/nvidia give *nvidia*, libcuda1 and libnvcuvid1 of release \
+     n=trixie-backports the priority 900",
+)];
+
+/// Why the build may well fail, where that is known before.
+pub(crate) fn known_break(facts: &Facts) -> Option<String> {
+    let major = facts.os.version.split('.').next().unwrap_or_default();
+    let release = facts.release.get()?;
+    let (_, _, from, version, helps) = BREAKS.iter().find(|(id, of, from, ..)| {
+        facts.os.id == *id && major == *of && newer(release, from) != std::cmp::Ordering::Less
+    })?;
+    // A newer one that apt offers is not the one that breaks.
+    let dkms = |name: &str| matches!(name, "nvidia-kernel-dkms" | "nvidia-open-kernel-dkms");
+    let offered = facts.offered.iter().filter(|package| dkms(&package.name));
+    if offered.into_iter().any(|package| newer(&package.version, version) == std::cmp::Ordering::Greater) {
+        return None;
+    }
+    Some(format!(
+        "the driver {version} does not build for kernels from {from} on ({helps}). Without that this plan fails at the \
+         build, and is taken back"
+    ))
+}
 
 /// A driver that this system's package manager has.
 #[derive(Clone, Debug, PartialEq, Eq)]

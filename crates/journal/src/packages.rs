@@ -99,6 +99,9 @@ impl RealHands {
                 Manager::Dnf | Manager::Pacman => others::remove(self, op.manager, &ours)?,
             }
         }
+        if op.manager == Manager::Apt {
+            apt::settle(self)?;
+        }
         let now = self.installed(op.manager)?;
         let left = stock.brought(&now);
         if !left.is_empty() {

@@ -14,6 +14,7 @@ use machine::{Answer, DMI_TABLE, Machine, MachineExt, Question};
 use model::{Bdf, Fact, Reason, Seen, Source, Tool};
 use serde::Serialize;
 
+pub(crate) use kernels::newer;
 pub use kernels::{Kernel, Power};
 pub use packages::Pkg;
 pub use settings::Line;

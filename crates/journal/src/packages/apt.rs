@@ -117,20 +117,25 @@ pub(super) fn locked(path: &Path) -> bool {
     plain && fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
-/// After a run that was cut off: what is unpacked is configured, as dpkg itself asks for. What cannot be (a module that
-/// does not build) is about to be removed, so a failure here is no error.
+/// After a run that was cut off dpkg has notes that are not yet in its database, and apt stops at them. Any change of
+/// dpkg's takes them in; an empty list of selections changes nothing else. (`dpkg --configure -a` would do it too, and
+/// build once more the very module that is about to be removed.)
 pub(super) fn mend(hands: &RealHands) -> Result<(), HandError> {
-    let broken = !hands.read_program(&["dpkg", "--audit"]).map_or(true, |text| text.trim().is_empty())
-        || std::fs::read_dir(hands.root().join("var/lib/dpkg/updates")).is_ok_and(|mut dir| dir.next().is_some());
-    if !broken {
-        return Ok(());
-    }
-    hands.tell("dpkg was interrupted: finishing what it had begun");
-    match hands.tell_program(&["dpkg", "--configure", "-a", "--force-confold", "--force-confdef"]) {
-        Err(HandError::Failed { message, .. }) => hands.tell(&format!("dpkg could not: {message}")),
-        other => other?,
+    let notes = hands.root().join("var/lib/dpkg/updates");
+    if std::fs::read_dir(notes).is_ok_and(|mut dir| dir.next().is_some()) {
+        hands.tell("dpkg was interrupted: taking in what it had noted");
+        hands.read_program(&["dpkg", "--set-selections"])?;
     }
     Ok(())
+}
+
+/// Once what came is gone: what is left half done is of packages that were there before, triggers for the most part.
+pub(super) fn settle(hands: &RealHands) -> Result<(), HandError> {
+    if hands.read_program(&["dpkg", "--audit"]).is_ok_and(|text| text.trim().is_empty()) {
+        return Ok(());
+    }
+    hands.tell("dpkg has unfinished work: finishing it");
+    hands.tell_program(&["dpkg", "--configure", "-a", "--force-confold", "--force-confdef"])
 }
 
 /// What dpkg was unpacking when it was cut off. apt will not touch it: "package is in a very bad inconsistent state".
@@ -212,7 +217,9 @@ pub(super) fn make_log(root: &Path) -> Option<(String, String)> {
     let (_, path) = found.into_iter().max()?;
     let text = String::from_utf8_lossy(&std::fs::read(&path).ok()?).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let errors = lines.iter().filter(|line| line.contains("rror")).take(3).copied().collect::<Vec<_>>();
+    // A compiler's line holds flags such as -Werror=…; what it says of an error has a colon.
+    let says = |line: &&&str| line.contains("error:") || line.contains("ERROR:") || line.contains("fatal:");
+    let errors = lines.iter().filter(says).take(3).copied().collect::<Vec<_>>();
     let last = if errors.is_empty() { lines.iter().rev().take(3).rev().copied().collect() } else { errors };
     let inside = path.strip_prefix(root).unwrap_or(&path);
     Some((format!("/{}", inside.display()), last.join("; ")))
