@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use gpu::mig::{self, Cut, Wish};
 use gpu::{Card, Users, Who};
+use machine::Machine;
 use model::{
-    Bdf, Before, Change, Content, Digest, Effective, Intent, Layer, MigLayout, MigOp, Op, Plan, Refusal, Risk, Seen,
-    Undo,
+    Bdf, Before, Change, Content, Digest, Effective, Fact, Intent, Layer, MigLayout, MigOp, Op, Plan, Reason, Refusal,
+    Risk, Seen, Source, Undo,
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,15 @@ pub struct KeptCard {
 }
 
 impl Kept {
+    /// The machine's.
+    pub(crate) fn observe(machine: &dyn Machine) -> Fact<Kept> {
+        let kept = machine.read(KEPT).and_then(|bytes| match Kept::read(&bytes) {
+            Ok(kept) => Seen::Is(kept),
+            Err(why) => Seen::Unreadable(Reason::Malformed(why)),
+        });
+        Fact::new(kept, Source::file(KEPT))
+    }
+
     pub fn read(bytes: &[u8]) -> Result<Kept, String> {
         let kept: Kept = serde_json::from_slice(bytes).map_err(|error| format!("{KEPT}: {error}"))?;
         if kept.form > FORM {

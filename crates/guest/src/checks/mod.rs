@@ -5,6 +5,7 @@ mod driver;
 mod health;
 mod hint;
 mod kernel;
+mod mig;
 mod nodes;
 mod upkeep;
 
@@ -41,6 +42,7 @@ pub static CHECKS: &[Check<Facts>] = &[
     health::CLOCKS,
     health::LINK,
     health::MIG,
+    mig::KEPT_CUT,
 ];
 
 fn unknown(reason: &Reason, what: impl Into<String>) -> Verdict {

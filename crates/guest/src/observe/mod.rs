@@ -14,8 +14,10 @@ use machine::{Answer, DMI_TABLE, Machine, MachineExt, Question};
 use model::{Bdf, Fact, Reason, Seen, Source, Tool};
 use serde::Serialize;
 
+use crate::mig::Kept;
 pub(crate) use kernels::newer;
 pub use kernels::{Kernel, Power};
+
 pub use packages::Pkg;
 pub use settings::Line;
 pub use sources::{Archive, Sources};
@@ -88,6 +90,8 @@ pub struct Facts {
     /// Absent: there is no such key yet.
     pub enrolled: Fact<bool>,
     pub nvml: Seen<Nvml>,
+    /// How cards are to be cut at each boot.
+    pub mig_kept: Fact<Kept>,
     /// Something is in /sys/class/iommu.
     pub iommu: Fact<()>,
     pub cmdline: Seen<String>,
@@ -236,6 +240,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
         majors: majors(machine),
         secure_boot: secure_boot(machine),
         enrolled: enrolled(machine),
+        mig_kept: Kept::observe(machine),
         nvml: match machine.ask(&Question::Nvml) {
             Seen::Is(Answer::Nvml(report)) => {
                 Seen::Is(Nvml { driver_version: report.driver_version.clone(), gpus: report.gpus.len() })
