@@ -13,7 +13,7 @@ pub struct Live {
     pub library: Installed,
 }
 
-const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
+pub const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
                       touch /dev/nvidiactl /dev/nvidia0; exec \"$@\"";
 
 impl Live {
