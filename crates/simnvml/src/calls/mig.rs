@@ -1,8 +1,8 @@
 //! MIG: a card cut into GPU instances. Each has one compute instance here, which takes all of it.
 
 use nvml_wrapper_sys::bindings::{
-    nvmlComputeInstance_t, nvmlComputeInstanceInfo_t, nvmlComputeInstancePlacement_t, nvmlDevice_t,
-    nvmlDeviceAttributes_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t,
+    nvmlComputeInstance_t, nvmlComputeInstanceInfo_t, nvmlComputeInstancePlacement_t, nvmlComputeInstanceProfileInfo_t,
+    nvmlDevice_t, nvmlDeviceAttributes_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t,
     nvmlGpuInstanceProfileInfo_t, nvmlGpuInstanceProfileInfo_v2_t,
 };
 
@@ -223,6 +223,27 @@ nvml! {
         let (gpu, instance) = instance(view, Tag::GpuInstance, given)?;
         if id != 0 { return Err(NOT_FOUND); }
         out.put(handle(Tag::ComputeInstance, gpu.index, instance.gi))
+    }
+    /// The profile of the whole instance alone, since compute instances here take all of theirs: NVML_COMPUTE_INSTANCE_
+    /// PROFILE_* 0 to 4 are those of 1, 2, 3, 4 and 7 slices. Engine profile 0 is "shared".
+    fn nvmlGpuInstanceGetComputeInstanceProfileInfo(
+        given: nvmlGpuInstance_t, number: u32, engines: u32, out: Out<nvmlComputeInstanceProfileInfo_t>
+    ) |view| {
+        let (gpu, instance) = instance(view, Tag::GpuInstance, given)?;
+        let profile = supported(gpu.profile(instance))?;
+        if engines != 0 || number >= 0x0c { return Err(INVALID_ARGUMENT); }
+        if [1, 2, 3, 4, 7].get(number as usize) != Some(&profile.slices) { return Err(NOT_SUPPORTED); }
+        out.put(nvmlComputeInstanceProfileInfo_t {
+            id: number,
+            sliceCount: profile.slices,
+            instanceCount: 1,
+            multiprocessorCount: profile.sm,
+            sharedCopyEngineCount: profile.ce,
+            sharedDecoderCount: profile.dec,
+            sharedEncoderCount: profile.enc,
+            sharedJpegCount: profile.jpeg,
+            sharedOfaCount: profile.ofa,
+        })
     }
     /// Whatever profile is asked for, it is the one that there is.
     fn nvmlGpuInstanceGetComputeInstances(
