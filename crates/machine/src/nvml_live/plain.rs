@@ -30,6 +30,7 @@ pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
     let old = if matches!(memory, Seen::Absent) { said(own.memory()) } else { Seen::Absent };
     let utilization = seen(device.utilization_rates());
     let mig = said(own.mig_mode());
+    let ecc = said(own.ecc_mode());
     let bar1 = said(own.bar1());
     NvmlGpu {
         index,
@@ -78,7 +79,7 @@ pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
         persistence: seen(device.is_in_persistent_mode()),
         display_active: seen(device.is_display_active()),
         compute_mode: seen(device.compute_mode()).map(|mode| compute_mode(&mode).into()),
-        ecc_enabled: seen(device.is_ecc_enabled()).map(|state| state.currently_enabled),
+        ecc_enabled: ecc.as_ref().map(|(now, _)| *now != 0),
         ecc_uncorrected_volatile: seen(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)),
         mig_enabled: mig.as_ref().map(|(now, _)| *now != 0),
         clock_graphics: seen(device.clock_info(Clock::Graphics)),
@@ -95,7 +96,11 @@ pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
             newest(seen(device.running_graphics_processes()), || seen(device.running_graphics_processes_v2())),
             own.mps_processes().unwrap_or_default(),
         ),
-        health: Seen::Is(Box::new(health(&own, mig.map(|(_, pending)| pending != 0)))),
+        health: Seen::Is(Box::new(health(
+            &own,
+            mig.map(|(_, pending)| pending != 0),
+            ecc.map(|(_, pending)| pending != 0),
+        ))),
         board: not_asked(),
         errors: not_asked(),
         clocks: not_asked(),
@@ -116,13 +121,13 @@ pub(super) fn newest<T>(first: Seen<T>, second: impl FnOnce() -> Seen<T>) -> See
 /// NVML_FI_DEV_RETIRED_SBE, RETIRED_DBE, RETIRED_PENDING, GET_GPU_RECOVERY_ACTION.
 const FIELDS: [(u32, u32); 4] = [(29, 0), (30, 0), (31, 0), (230, 0)];
 
-fn health(own: &Own<'_>, mig_pending: Seen<bool>) -> NvmlHealth {
+fn health(own: &Own<'_>, mig_pending: Seen<bool>, ecc_pending: Seen<bool>) -> NvmlHealth {
     let fields = own.fields(&FIELDS);
     let [single, double, pending, recovery] = [0, 1, 2, 3].map(|n| field(&fields, n));
     let small = |number: Seen<i64>| number.map(|number| u32::try_from(number).unwrap_or(0));
     let rows = said(own.remapped());
     NvmlHealth {
-        ecc_pending: said(own.ecc_mode()).map(|(_, pending)| pending != 0),
+        ecc_pending,
         corrected_volatile: said(own.ecc_total(0, 0)),
         corrected_aggregate: said(own.ecc_total(0, 1)),
         uncorrected_aggregate: said(own.ecc_total(1, 1)),

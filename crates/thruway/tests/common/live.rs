@@ -17,7 +17,7 @@ pub struct Live {
     pub library: Installed,
 }
 
-const SCRIPT: &str = "set -e
+pub const SCRIPT: &str = "set -e
 for dir in etc var/lib var/log usr; do
   mkdir -p \"$FOLDER/upper/$dir\" \"$FOLDER/work/$dir\"
   mount -t overlay overlay -o \"lowerdir=/$dir,upperdir=$FOLDER/upper/$dir,workdir=$FOLDER/work/$dir\" \"/$dir\"
