@@ -19,10 +19,9 @@ const BREAKS: [(&str, &str, &str, &str, &str); 1] = [(
     "debian",
     "13",
     "6.12.117",
-    "550.163.01-2",
-    "pci_resize_resource() has one argument more there; trixie-backports has 550.163.01-4, which builds: add that suite with \
-     contrib and non-free, and in /etc/apt/preferences.d/nvidia give *nvidia*, libcuda1 and libnvcuvid1 of release \
-     n=trixie-backports the priority 900",
+    "550.163.01-4~bpo13+1",
+    "pci_resize_resource() has one argument more there; trixie-backports has no other. Boot an older kernel, or take NVIDIA's \
+     own installer of branch 580",
 )];
 
 /// Why the build may well fail, where that is known before.
@@ -39,8 +38,8 @@ pub(crate) fn known_break(facts: &Facts) -> Option<String> {
         return None;
     }
     Some(format!(
-        "the driver {version} does not build for kernels from {from} on ({helps}). Without that this plan fails at the \
-         build, and is taken back"
+        "the driver up to {version} does not build for kernels from {from} on: {helps}. Otherwise this plan fails at the build \
+         and is taken back"
     ))
 }
 
