@@ -86,6 +86,11 @@ fn eight_cards_are_each_their_own() {
     assert_eq!(all[5]["temperature"], is(34));
     let text = stdout(&live.thruway(&["gpus"]));
     assert!(text.contains("fallen off the bus"), "{text}");
+    let text = stdout(&live.thruway(&["doctor", "--layer", "guest"]));
+    assert!(
+        text.contains("does not answer: the GPU has fallen off the bus") && text.contains("guest/gpu-recovery"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -99,6 +104,9 @@ fn a_driver_that_cannot_be_asked_is_said_and_not_waited_for() {
     assert!(live.nvml().is_empty());
     let text = doctor();
     assert!(text.contains("the library and the loaded kernel module have different versions"), "{text}");
+    assert!(!text.contains("NVML: NVML"), "{text}");
+    let text = stdout(&live.thruway(&["gpus"]));
+    assert!(text.contains("could not be asked: the library and the loaded kernel"), "{text}");
     live.control("hang = { milliseconds = 60000 }");
     let start = std::time::Instant::now();
     let text = doctor();
