@@ -1,6 +1,6 @@
 //! MIG as it is kept for the boots.
 
-use model::{About, Check, CheckId, Fix, Layer, Seen, Source, Trouble, Verdict};
+use model::{About, Check, CheckId, Fix, Layer, Reason, Seen, Source, Trouble, Verdict};
 
 use super::unknown;
 use crate::Facts;
@@ -18,7 +18,8 @@ pub const KEPT_CUT: Check<Facts> = Check {
         source: "NVIDIA's MIG user guide, persistence; NVML: nvmlDeviceGetMigMode",
     },
     run: |facts| match &facts.mig_kept.value {
-        Seen::Absent => Verdict::NotApplicable,
+        // A recording that is older than such files has none to be judged.
+        Seen::Absent | Seen::Unreadable(Reason::NotCaptured) => Verdict::NotApplicable,
         Seen::Unreadable(reason) => unknown(reason, "which MIG layouts are kept"),
         Seen::Is(kept) if kept.cards.is_empty() => Verdict::NotApplicable,
         Seen::Is(kept) => kept.cards.iter().find_map(|kept| astray(facts, kept)).map_or(Verdict::Pass, Verdict::Fail),
