@@ -243,7 +243,10 @@ fn a_cut_card_shows_its_parts_and_an_old_driver_only_lacks() {
     let instances = mig["instances"]["is"].as_array().expect("instances");
     let ids: Vec<&Value> = instances.iter().map(|instance| &instance["id"]).collect();
     assert_eq!(ids, [1, 3, 9, 10]);
-    assert_eq!((&instances[0]["profile_name"], &instances[0]["compute"]), (&is("3g.20gb"), &is(serde_json::json!([[0, 3]]))));
+    assert_eq!(
+        (&instances[0]["profile_name"], &instances[0]["compute"]),
+        (&is("3g.20gb"), &is(serde_json::json!([[0, 3]])))
+    );
     // 470 has none of what came later, and not one of it is an error
     let [old] = Live::new("guest-good", "gt1030-470").nvml().try_into().expect("one card");
     let text = old.to_string();
