@@ -232,7 +232,13 @@ fn links(tree: &Tree, unit: &str, enable: bool) -> Result<(), PhysicsError> {
     let targets = text.lines().filter_map(|line| line.strip_prefix("WantedBy=")).flat_map(str::split_whitespace);
     for target in targets {
         let link = format!("/etc/systemd/system/{target}.wants/{unit}");
-        if enable { tree.link(&link, &format!("{dir}/{unit}"))? } else { tree.remove(&link)? }
+        if enable {
+            tree.link(&link, &format!("{dir}/{unit}"))?;
+        } else {
+            tree.remove(&link)?;
+            // as systemctl does with a directory that it leaves empty
+            tree.remove_empty(&format!("/etc/systemd/system/{target}.wants"))?;
+        }
     }
     Ok(())
 }

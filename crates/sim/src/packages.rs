@@ -20,8 +20,13 @@ const AUTO: &str = "/var/lib/apt/extended_states";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Was {
     Absent,
+    /// Nor the directory that it is.
+    NoDirectory,
     Link(String),
-    File { text: String, mode: u32 },
+    File {
+        text: String,
+        mode: u32,
+    },
 }
 
 fn no(command: &str, message: impl Into<String>) -> HandError {
@@ -206,7 +211,12 @@ pub(crate) fn install(tree: &Tree, op: &PackagesOp) -> Result<(), HandError> {
     if let Some((_, version)) = driver {
         touched.extend(physics::driver_paths(version, &release));
     }
-    let was: BTreeMap<String, Was> = touched.into_iter().map(|path| (path.clone(), look(tree, &path))).collect();
+    let mut was: BTreeMap<String, Was> = touched.iter().map(|path| (path.clone(), look(tree, path))).collect();
+    for path in &touched {
+        let parents =
+            path.match_indices('/').map(|(at, _)| &path[..at]).filter(|dir| !dir.is_empty() && !tree.has(dir));
+        was.extend(parents.map(|dir| (dir.to_owned(), Was::NoDirectory)));
+    }
     // As dpkg does, the record is there before the first file.
     tree.store("packages.json", &was).map_err(|error| broken(&command, error))?;
     let done = || {
@@ -272,9 +282,14 @@ pub(crate) fn unstock(tree: &Tree, op: &PackagesOp, stock: &Stock) -> Result<Vec
                     }
                 }
                 Was::Absent => tree.remove(path)?,
+                Was::NoDirectory => {}
                 Was::Link(target) => tree.link(path, target)?,
                 Was::File { text, mode } => tree.write_mode(path, text, *mode)?,
             }
+        }
+        // the deepest first; what others have put in stays
+        for (path, _) in was.iter().rev().filter(|(_, was)| matches!(was, Was::NoDirectory)) {
+            tree.remove_empty(path)?;
         }
         tree.remove(&format!("{}/packages.json", machine::SIM_DIR))
     };

@@ -70,6 +70,11 @@ impl Tree {
         self.scratch.mkdir(&self.real(path)).map_err(io(path))
     }
 
+    /// A directory, where nothing is in it.
+    pub fn remove_empty(&self, path: &str) -> Done {
+        if self.root.list(path).get().is_some_and(|names| names.is_empty()) { self.remove(path) } else { Ok(()) }
+    }
+
     pub fn remove(&self, path: &str) -> Done {
         self.scratch.remove(&self.real(path)).map_err(io(path))
     }

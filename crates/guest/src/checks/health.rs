@@ -231,11 +231,11 @@ pub const LINK: Check<Facts> = Check {
         source: "NVML: nvmlDeviceGetCurrPcieLinkWidth, nvmlDeviceGetMaxPcieLinkWidth and their generations",
     },
     run: |facts| {
+        // A guest sees what the card could do, and not what the slot on the host has.
+        if facts.vm.get() == Some(&true) {
+            return Verdict::NotApplicable;
+        }
         each(facts, |card, gpu, _| {
-            // A guest sees what the card could do, and not what the slot on the host has.
-            if facts.vm.get() == Some(&true) {
-                return None;
-            }
             let busy = gpu.utilization_gpu.get().is_some_and(|use_of| *use_of > 0);
             let (Seen::Is(width), Seen::Is(most)) = (&gpu.pcie_width_current, &gpu.pcie_width_max) else { return None };
             let generation = (gpu.pcie_gen_current.get(), gpu.pcie_gen_max.get());
