@@ -138,15 +138,17 @@ pub(super) fn settle(hands: &RealHands) -> Result<(), HandError> {
     hands.tell_program(&["dpkg", "--configure", "-a", "--force-confold", "--force-confdef"])
 }
 
-/// What dpkg was unpacking when it was cut off. apt will not touch it: "package is in a very bad inconsistent state".
+/// What dpkg was unpacking when it was cut off: half installed, or unpacked with the flag "reinstreq" still on (dpkg takes
+/// that off with a note of its own). apt will not touch it: "package is in a very bad inconsistent state".
 fn half(text: &str) -> BTreeSet<&str> {
     let rows = text.lines().filter_map(|line| line.split_once('\t'));
-    rows.filter(|(_, status)| *status == "half-installed").map(|(name, _)| name).collect()
+    let torn = |status: &str| status.split(' ').any(|word| matches!(word, "half-installed" | "reinstreq"));
+    rows.filter(|(_, status)| torn(status)).map(|(name, _)| name).collect()
 }
 
 /// Removes exactly these, configuration and all, once apt says that nothing else would go with them.
 pub(super) fn purge(hands: &RealHands, stock: &Stock, ours: &[String]) -> Result<(), HandError> {
-    let text = hands.read_program(&["dpkg-query", "-W", "-f=${Package}\t${db:Status-Status}\n"])?;
+    let text = hands.read_program(&["dpkg-query", "-W", "-f=${Package}\t${db:Status-Status} ${db:Status-Eflag}\n"])?;
     let half = half(&text);
     let torn: Vec<&str> = ours.iter().map(String::as_str).filter(|name| half.contains(name)).collect();
     let ours: Vec<String> = ours.iter().filter(|name| !half.contains(name.as_str())).cloned().collect();
@@ -260,8 +262,9 @@ mod tests {
 
     #[test]
     fn what_was_being_unpacked_is_found() {
-        let text = "gcc\tinstalled\nlinux-libc-dev\thalf-installed\nmake\tunpacked\nx\n";
-        assert_eq!(half(text), BTreeSet::from(["linux-libc-dev"]));
+        let text =
+            "gcc\tinstalled ok\nbzip2\thalf-installed ok\nlinux-libc-dev\tunpacked reinstreq\nmake\tunpacked ok\nx\n";
+        assert_eq!(half(text), BTreeSet::from(["bzip2", "linux-libc-dev"]));
     }
 
     #[test]
