@@ -130,17 +130,21 @@ fn identity(gpu: &NvmlGpu, branch: u32) -> Vec<Item> {
     items
 }
 
+/// Without a serial number of its chassis a card stands in none, and its place means nothing (an H100 in a VM): -q says so,
+/// while --query-gpu prints the raw values.
 fn platform(gpu: &NvmlGpu) -> Item {
     let board = &gpu.board;
+    let stands = of(board, |b| &b.chassis_serial).get().is_some_and(|serial| !serial.is_empty());
+    let place = |text: String| if stands { text } else { none() };
     group(
         "Platform Info",
         "platformInfo",
         vec![
-            leaf("Chassis Serial Number", "chassis_serial_number", na(&of(board, |b| &b.chassis_serial))),
-            leaf("Slot Number", "slot_number", na(&of(board, |b| &b.slot))),
-            leaf("Tray Index", "tray_index", na(&of(board, |b| &b.tray))),
-            leaf("Host ID", "host_id", na(&of(board, |b| &b.host_id))),
-            leaf("Peer Type", "peer_type", na(&of(board, |b| &b.peer_type))),
+            leaf("Chassis Serial Number", "chassis_serial_number", place(na(&of(board, |b| &b.chassis_serial)))),
+            leaf("Slot Number", "slot_number", place(na(&of(board, |b| &b.slot)))),
+            leaf("Tray Index", "tray_index", place(na(&of(board, |b| &b.tray)))),
+            leaf("Host ID", "host_id", place(na(&of(board, |b| &b.host_id)))),
+            leaf("Peer Type", "peer_type", place(na(&of(board, |b| &b.peer_type)))),
             leaf("Module Id", "module_id", na(&of(board, |b| &b.platform_module))),
             leaf("GPU Fabric GUID", "gpu_fabric_guid", none()),
         ],

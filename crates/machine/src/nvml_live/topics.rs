@@ -42,10 +42,8 @@ pub(super) fn confidential((_, feature, tools): (u32, u32, u32)) -> String {
 fn board(own: &Device<'_>) -> NvmlBoard {
     let on = |number: u32| number != 0;
     let module = said(own.module_id());
-    // Without a serial number of its chassis a card stands in none, and the other numbers mean nothing (an H100 in a VM).
     let platform = said(own.platform());
     let id = platform.as_ref().map(|it| u32::from(it.module));
-    let platform = platform.and_then(|it| if it.chassis_serial.is_empty() { Seen::Absent } else { Seen::Is(it) });
     let part = |get: fn(&Platform) -> u8| platform.as_ref().map(|it| u32::from(get(it)));
     let gsp = said(own.gsp_mode());
     let operation = said(own.operation_mode());
