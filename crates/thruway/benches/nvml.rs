@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "a bench runs programs")]
 
 #[path = "../tests/common/live.rs"]
-#[allow(dead_code, reason = "a part of it is used")]
 mod live;
 
 use std::collections::BTreeMap;

@@ -1,15 +1,19 @@
 //! The grammar of the command line.
 
+mod bind;
 mod mig;
 mod nvml;
+mod stress;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Bdf, Layer};
 
+pub use bind::{BindArgs, HandoverArgs, UnbindArgs};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
+pub use stress::StressArgs;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -313,55 +317,6 @@ pub enum VmVerb {
     },
 }
 
-#[derive(Args, Debug, Clone)]
-pub struct BindArgs {
-    /// The card, by the address of any of its functions
-    #[arg(value_name = "BDF")]
-    pub card: Bdf,
-    /// The driver that gets it
-    #[arg(long, value_name = "DRIVER", default_value = "vfio-pci", value_parser = driver)]
-    pub to: String,
-    /// Accept a loss by the id of the check that refuses, e.g. host/console-lost; may be repeated
-    #[arg(long, value_name = "ID")]
-    pub allow: Vec<String>,
-    #[command(flatten)]
-    pub how: HandoverArgs,
-}
-
-#[derive(Args, Debug, Clone)]
-pub struct UnbindArgs {
-    /// The card, by the address of any of its functions
-    #[arg(value_name = "BDF")]
-    pub card: Bdf,
-    #[command(flatten)]
-    pub how: HandoverArgs,
-}
-
-/// How a card changes hands now.
-#[derive(Args, Debug, Clone)]
-pub struct HandoverArgs {
-    /// Stop what uses the card: systemd units (display manager, nvidia-persistenced) and, by SIGTERM, processes;
-    /// containers, pods and VMs are only named
-    #[arg(long)]
-    pub stop_holders: bool,
-    /// How long a driver may take to let go or to come
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub limit: u64,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Show what would be done and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// A driver's name goes into a path below /sys and to modprobe.
-fn driver(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let ok = text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
-    if ok { Ok(text.to_owned()) } else { Err("is no driver's name, such as vfio-pci or nouveau".into()) }
-}
-
 #[derive(Subcommand, Debug)]
 pub enum CdiVerb {
     /// Print the CDI spec made from this machine's driver and cards
@@ -516,37 +471,6 @@ pub struct DemoArgs {
     /// Lay a simulated machine out as a tree in an empty directory, for --root
     #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
     pub build: Option<Vec<String>>,
-}
-
-#[derive(Args, Debug, Clone)]
-pub struct StressArgs {
-    /// This card: CUDA's index, a PCI address or a UUID; without it the first
-    #[arg(long, value_name = "GPU")]
-    pub gpu: Option<String>,
-    /// So many seconds
-    #[arg(long = "for", value_name = "SECONDS", default_value_t = 60, value_parser = seconds)]
-    pub time: u64,
-    /// So much of the free memory, in per cent
-    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = percent)]
-    pub mem: u8,
-    /// Use kernels with a fault, which must be found: shows that this would find one
-    #[arg(long)]
-    pub break_kernel: bool,
-}
-
-/// "60", "60s", "5m"
-fn seconds(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.strip_suffix('m').map_or((text.strip_suffix('s').unwrap_or(text), 1), |text| (text, 60));
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    seconds
-        .filter(|seconds| (1..=604_800).contains(seconds))
-        .ok_or_else(|| "write 60, 60s or 5m; at most a week".into())
-}
-
-/// "90", "90%"
-fn percent(text: &str) -> Result<u8, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
-    number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "write 1 to 100".into())
 }
 
 #[derive(Args, Debug, Clone, Default)]

@@ -4,7 +4,6 @@
 
 mod common;
 #[path = "common/live.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
 mod live;
 
 use std::path::{Path, PathBuf};
