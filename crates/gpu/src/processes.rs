@@ -83,7 +83,9 @@ impl<'a> Processes<'a> {
     fn open(&self) -> &Open {
         self.open.get_or_init(|| {
             let mut open = Open::default();
-            for pid in &self.pids {
+            // Whoever looks has the card open too, for as long as its own talk with NVML lasts.
+            let own = self.machine.link("/proc/self").get().and_then(|pid| pid.parse().ok());
+            for pid in self.pids.iter().filter(|pid| Some(**pid) != own) {
                 let dir = format!("/proc/{pid}/fd");
                 match self.machine.list(&dir) {
                     Seen::Is(descriptors) => {

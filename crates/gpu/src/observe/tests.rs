@@ -382,3 +382,14 @@ proptest! {
         prop_assert!(bars(&text).len() <= 6);
     }
 }
+
+#[test]
+fn whoever_looks_is_no_holder() {
+    let mut memory = seed(Some("nvidia"));
+    memory.insert_file("/proc/driver/nvidia/gpus/0000:26:00.0/information", b"Device Minor: \t 0\n");
+    process(&mut memory, 1, &["/sbin/init"], &[], "/init.scope");
+    process(&mut memory, 682, &["/usr/bin/thruway"], &["/dev/nvidia0"], "/user.slice");
+    assert_eq!(observe(&memory).cards[0].holder, Holder::Host(vec!["682 thruway".into()]));
+    memory.insert_link("/proc/self", "682");
+    assert_eq!(observe(&memory).cards[0].holder, Holder::Host(Vec::new()));
+}
