@@ -107,7 +107,9 @@ pub fn plan(subjects: &[Subject<'_>], files: &Files, how: &How) -> Plan {
         };
         plan.intent.push(format!("{name}: {}", subject.wish));
         wanted.retain(|kept| kept.bdf != bdf);
-        if to.enabled && !how.once {
+        // An Ampere card keeps its mode over a boot: to be whole then, it must be made so.
+        let at_boot = how.at_boot && subject.cut.now.enabled;
+        if (to.enabled || at_boot) && !how.once {
             wanted.push(KeptCard { bdf, uuid: subject.cut.uuid.clone(), layout: to.clone() });
         }
         if !how.at_boot && !mig::same(&subject.cut.now, &to) {

@@ -111,6 +111,31 @@ fn a_failure_halfway_is_taken_back() {
 }
 
 #[test]
+fn a_card_in_use_is_cut_at_the_next_boot() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-mig", "a100");
+    let busy = "[[gpus]]\nindex = 0\nset = { processes = [{ pid = 4711, kind = 'C', memory_mib = 10 }] }\n";
+    live.control(busy);
+    let refused = live.thruway(&["mig", "apply", "all-3g.20gb", "--yes", "--once"]);
+    assert!(!refused.status.success());
+    let text = stderr(&refused).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("something uses the card. Stop what has the card open, or plan with --at-boot"), "{text}");
+    let program = ["--at-boot", "--yes", "--program", "/usr/local/bin/thruway"];
+    done(&live, &[&["mig", "apply", "all-3g.20gb"], &program[..]].concat());
+    assert_eq!(now(&live), []);
+    live.control("");
+    done(&live, &["mig", "restore"]);
+    assert_eq!(now(&live), parts(&[("3g.20gb", 0), ("3g.20gb", 4)]));
+    // and whole again at the next one, which an Ampere card is not by itself
+    done(&live, &[&["mig", "apply", "all-disabled"], &program[..]].concat());
+    assert_eq!(now(&live).len(), 2);
+    done(&live, &["mig", "restore"]);
+    assert!(done(&live, &["mig", "list"]).contains("now       MIG off"));
+}
+
+#[test]
 fn a_mig_parted_file_is_read() {
     if !namespaces() {
         return;

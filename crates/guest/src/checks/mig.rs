@@ -44,7 +44,7 @@ fn astray(facts: &Facts, kept: &KeptCard) -> Option<Trouble> {
         let lines = ["sudo thruway mig list", "sudo thruway mig apply LAYOUT"];
         return Some(trouble(says, Fix::by_hand("choose a layout for this card", &lines, "sudo thruway mig undo")));
     }
-    if nvml.mig_enabled == Seen::Is(false) {
+    if kept.layout.enabled && nvml.mig_enabled == Seen::Is(false) {
         let says = format!("{} ({}) is not cut: kept is {wanted}", kept.bdf.short(), card.short_name());
         return Some(trouble(says, Fix::by_hand(again, &lines, "sudo thruway mig undo")));
     }
