@@ -109,8 +109,12 @@ fn cut(card: &Device<'_>, to: &MigLayout, from: &MigLayout) -> Result<(), HandEr
     let enabled = card.mig_mode().map_err(refused("nvmlDeviceGetMigMode"))?.0 == 1;
     let parts = if enabled { parts(card).map_err(refused("nvmlDeviceGetGpuInstances"))? } else { Vec::new() };
     let known = |part: &&Part| [to, from].iter().any(|layout| layout.instances.iter().any(|it| same(it, part)));
-    // one that this step made and did not finish has fewer compute instances
-    let begun = |part: &&Part| to.instances.iter().chain(&from.instances).any(|it| it.id == part.instance.profile);
+    // one that this step made and did not finish: at its place, and with fewer compute instances
+    let begun = |part: &&Part| {
+        let own = |it: &&MigInstance| it.id == part.instance.profile && it.compute.starts_with(&part.compute);
+        let at = |it: &MigInstance| it.start.is_none_or(|start| start == part.instance.start);
+        to.instances.iter().chain(&from.instances).filter(own).any(at)
+    };
     if let Some(part) = parts.iter().find(|part| !known(part) && !begun(part)) {
         return Err(HandError::Moved {
             what: "the card's MIG instances".into(),

@@ -136,6 +136,24 @@ fn a_card_in_use_is_cut_at_the_next_boot() {
 }
 
 #[test]
+fn what_others_have_cut_since_the_plan_is_left_alone() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-mig", "a100");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().to_str().expect("is text");
+    done(&live, &["mig", "apply", "1g.5gb", "--yes", "--once"]);
+    done(&live, &["mig", "plan", "2g.10gb", "--once", "--out", path]);
+    done(&live, &["mig", "apply", "1g.5gb,3g.20gb", "--yes", "--once"]);
+    let before = now(&live);
+    let refused = live.thruway(&["apply", path, "--yes"]);
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("the ones that the plan saw"), "{}", stderr(&refused));
+    assert_eq!(now(&live), before);
+}
+
+#[test]
 fn a_mig_parted_file_is_read() {
     if !namespaces() {
         return;
