@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::run::{self, progress};
 use crate::{HandError, RealHands};
 
-const PIECE: usize = 1 << 20;
+const PIECE: u64 = 1 << 20;
 
 /// Reads the whole file once: what it is, whether its own sums hold, and its SHA-256. `Err`: why it is not to be used.
 pub fn inspect(path: &std::path::Path) -> Result<(RunFile, Digest), String> {
@@ -19,13 +19,17 @@ pub fn inspect(path: &std::path::Path) -> Result<(RunFile, Digest), String> {
     if !file.metadata().is_ok_and(|it| it.is_file()) {
         return Err(format!("{shown} is no regular file"));
     }
-    let mut piece = vec![0; PIECE];
+    let mut piece = Vec::new();
     let mut whole = Sha256::new();
     let mut sums = Sums::default();
     let mut run: Option<RunFile> = None;
     loop {
-        let read = fill(&mut file, &mut piece).map_err(|error| format!("{shown}: {error}"))?;
-        let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        piece.clear();
+        let read = file.by_ref().take(PIECE).read_to_end(&mut piece).map_err(|error| format!("{shown}: {error}"))?;
+        if read == 0 {
+            break;
+        }
+        let bytes = piece.as_slice();
         whole.update(bytes);
         match &run {
             // the first piece holds the head
@@ -41,17 +45,6 @@ pub fn inspect(path: &std::path::Path) -> Result<(RunFile, Digest), String> {
     sums.check(&run).map_err(|error| format!("{shown}: {error}"))?;
     let digest = Digest::from_sha256(whole.finalize().into());
     Ok((run, digest))
-}
-
-fn fill(file: &mut File, piece: &mut [u8]) -> std::io::Result<usize> {
-    let mut at = 0;
-    while let Some(room) = piece.get_mut(at..).filter(|room| !room.is_empty()) {
-        match file.read(room)? {
-            0 => break,
-            read => at += read,
-        }
-    }
-    Ok(at)
 }
 
 fn failed(command: &str, message: impl Into<String>) -> HandError {

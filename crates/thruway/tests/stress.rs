@@ -3,71 +3,54 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs the program")]
 
 mod common;
+#[path = "common/live.rs"]
+mod live;
 
-use std::process::{Command, Output, Stdio};
+use std::ops::Deref;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{stderr, stdout};
-use machine::scratch::Scratch;
+use live::namespaces;
 use serde_json::Value;
 use simcards::view::View;
 
-/// A box's tree as sysfs, a /dev of its own, and the simulated libraries.
-struct Live {
-    tree: Scratch,
-    folder: tempfile::TempDir,
+/// A live machine with all of the driver's simulated libraries.
+struct Live(live::Live);
+
+impl Deref for Live {
+    type Target = live::Live;
+
+    fn deref(&self) -> &live::Live {
+        &self.0
+    }
 }
 
 /// A single multiprocessor and little memory: what a CPU does in a moment.
 const SMALL: &str = "[[gpus]]\nindex = 0\ncuda_mib = 8\nset = { multiprocessors = 1 }\n";
 
-const SCRIPT: &str = "set -e; mount --bind \"$TREE/sys\" /sys; mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; \
-                      touch /dev/nvidiactl /dev/nvidia0 /dev/nvidia-uvm; exec \"$@\"";
-
 impl Live {
     fn new(tree: &str, name: &str) -> Live {
-        let scratch = Scratch::temporary().expect("a directory");
-        sim::build_named(tree, &scratch).expect("the box");
-        let folder = tempfile::tempdir().expect("a directory");
-        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
+        let live = live::Live::new(tree, name);
         let text = View::named(name).expect("a box");
         // the card at the address is the box's, by its number
         let device = View::new(text, "").expect("a view").gpus.first().map(|gpu| gpu.card.device);
         let device = device.expect("a card");
-        let place = scratch.path().join("sys/bus/pci/devices/0000:01:00.0");
+        let place = live.tree.path().join("sys/bus/pci/devices/0000:01:00.0");
         std::fs::write(place.join("device"), format!("{device:#06x}\n")).expect("the tree has a card there");
         let event = std::fs::read_to_string(place.join("uevent")).expect("the tree has a card there");
         let other =
             |line: &str| if line.starts_with("PCI_ID=") { format!("PCI_ID=10DE:{device:04X}") } else { line.into() };
         let event: Vec<String> = event.lines().map(other).collect();
         std::fs::write(place.join("uevent"), event.join("\n") + "\n").expect("writes");
-        simnvml::install::install(&deps.join("libsimnvml.so"), folder.path(), text, &[]).expect("installs");
+        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
         for (built, stem) in
             [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
         {
             let built = deps.join(format!("lib{built}.so"));
-            simcards::install::install(&built, stem, folder.path(), text, &[]).expect("installs");
+            simcards::install::install(&built, stem, live.folder.path(), text, &[]).expect("installs");
         }
-        Live { tree: scratch, folder }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
-        command.env("TREE", self.tree.path()).env("LD_LIBRARY_PATH", self.folder.path()).env("NO_COLOR", "1");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn thruway(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("unshare, of util-linux")
-    }
-
-    fn control(&self, text: &str) {
-        // written whole or not at all: a library may read at any time
-        let new = self.folder.path().join("control.new");
-        std::fs::write(&new, text).expect("writes");
-        std::fs::rename(new, self.folder.path().join("thruway-sim/control.toml")).expect("renames");
+        Live(live)
     }
 
     /// A run of stress and its report.
@@ -76,15 +59,6 @@ impl Live {
         let report = serde_json::from_str(&stdout(&output));
         (output.status.code(), report.unwrap_or_else(|_| panic!("{}{}", stdout(&output), stderr(&output))))
     }
-}
-
-fn namespaces() -> bool {
-    let tried = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]).output();
-    let may = tried.is_ok_and(|output| output.status.success());
-    if !may {
-        println!("SKIP: no mount namespace for this user");
-    }
-    may
 }
 
 #[test]
@@ -145,7 +119,12 @@ fn a_card_that_is_lost_in_the_middle_is_said_to_be() {
     }
     let live = Live::new("guest-good", "gt1030");
     live.control(SMALL);
-    let child = live.command(&["stress", "--for", "60s"]).spawn().expect("unshare, of util-linux");
+    let child = live
+        .command(&["stress", "--for", "60s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("unshare, of util-linux");
     std::thread::sleep(Duration::from_millis(2500));
     live.control(&SMALL.replace("set =", "lost = true\nxids = [79]\nset ="));
     let output = child.wait_with_output().expect("ends");
@@ -162,7 +141,12 @@ fn a_stop_is_obeyed() {
     }
     let live = Live::new("guest-good", "gt1030");
     live.control(SMALL);
-    let child = live.command(&["stress", "--for", "60s", "--json"]).spawn().expect("unshare, of util-linux");
+    let child = live
+        .command(&["stress", "--for", "60s", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("unshare, of util-linux");
     std::thread::sleep(Duration::from_millis(2500));
     // sh became thruway by exec: one process
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");

@@ -25,7 +25,7 @@ done
 mount --bind \"$TREE/sys\" /sys
 mount -t tmpfs none /dev
 mknod -m 666 /dev/null c 1 3
-touch /dev/nvidiactl /dev/nvidia0
+touch /dev/nvidiactl /dev/nvidia0 /dev/nvidia-uvm
 exec \"$@\"";
 
 impl Live {
