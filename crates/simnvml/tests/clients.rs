@@ -5,6 +5,8 @@
 #![recursion_limit = "512"]
 
 mod common;
+#[path = "common/debian.rs"]
+mod debian;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use common::Sim;
+use debian::run;
 use serde_json::{Value, json};
 use simnvml::card::BOXES;
 use simnvml::view::{Gpu, View};
@@ -25,12 +28,6 @@ fn target(name: &str) -> PathBuf {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-/// Runs it; the reason where it cannot be run or fails.
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() { Ok(said(&output)) } else { Err(format!("{command:?}: {}", said(&output))) }
 }
 
 /// What could not be had is said, once for each test.
@@ -55,44 +52,9 @@ fn python() -> Option<PathBuf> {
     }))
 }
 
-/// A program of a package of Debian 12, unpacked and not installed. The package lists are apart from the machine's.
+/// A program of a package of Debian 12.
 fn debian(package: &str, program: &str) -> Result<PathBuf, String> {
-    let dir = target(&format!("simnvml-{package}"));
-    let found = dir.join(program);
-    if found.is_file() {
-        return Ok(found);
-    }
-    for part in ["lists/partial", "cache/archives/partial"] {
-        std::fs::create_dir_all(dir.join(part)).map_err(|error| error.to_string())?;
-    }
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    // where this machine has Debian 12's main from, the components that it may not have too
-    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
-    let known = run(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;
-    let place = known.lines().find_map(|line| line.strip_suffix("|bookworm|main|Debian"));
-    let place = place.ok_or(format!("{package}: apt-get of this machine knows no Debian 12"))?;
-    let source = format!("deb [signed-by={keys}] {place} bookworm main contrib non-free\n");
-    std::fs::write(dir.join("sources.list"), source).map_err(|error| error.to_string())?;
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        for (key, path) in [
-            ("Dir::Etc::sourcelist", "sources.list"),
-            ("Dir::Etc::sourceparts", "none"),
-            ("Dir::State::lists", "lists"),
-            ("Dir::Cache", "cache"),
-        ] {
-            command.arg("-o").arg(format!("{key}={}", dir.join(path).display()));
-        }
-        // another user could not write below the target directory
-        run(command.args(["-qq", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(&dir))
-    };
-    apt(&["update"])?;
-    apt(&["download", package])?;
-    let entries = std::fs::read_dir(&dir).map_err(|error| error.to_string())?;
-    let archive =
-        entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|it| it == "deb"));
-    run(Command::new("dpkg").arg("-x").arg(archive.ok_or("no package came")?).arg(&dir))?;
-    if found.is_file() { Ok(found) } else { Err(format!("{package} has no {program}")) }
+    debian::unpacked(&target(&format!("simnvml-{package}")), "bookworm", package, program)
 }
 
 /// A client with the simulated library first in its loader's path.

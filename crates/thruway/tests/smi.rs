@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "runs programs")]
 
 mod common;
+#[path = "../../simnvml/tests/common/debian.rs"]
+mod debian;
 #[path = "common/live.rs"]
 mod live;
 
@@ -23,48 +25,10 @@ const TOOLS: [(&str, i32, &str, &str); 3] = [
     ("550.163.01", 12040, "trixie", "nvidia-smi"),
 ];
 
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(said) } else { Err(format!("{command:?}: {said}{}", stderr(&output))) }
-}
-
-/// nvidia-smi of a suite's package, unpacked below the target directory and not installed.
+/// nvidia-smi of a suite's package, unpacked below the target directory.
 fn tool(suite: &str, package: &str) -> Result<PathBuf, String> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("smi-{suite}"));
-    let found = dir.join("usr/lib/nvidia/current/nvidia-smi");
-    if found.is_file() {
-        return Ok(found);
-    }
-    for part in ["lists/partial", "cache/archives/partial"] {
-        std::fs::create_dir_all(dir.join(part)).map_err(|error| error.to_string())?;
-    }
-    let format = "$(REPO_URI)|$(COMPONENT)|$(ORIGIN)";
-    let known = run(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;
-    let place = known.lines().find_map(|line| line.strip_suffix("|main|Debian"));
-    let place = place.ok_or("apt-get of this machine knows no Debian")?;
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keys}] {place} {suite} main contrib non-free\n");
-    std::fs::write(dir.join("sources.list"), source).map_err(|error| error.to_string())?;
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        for (key, path) in [
-            ("Dir::Etc::sourcelist", "sources.list"),
-            ("Dir::Etc::sourceparts", "none"),
-            ("Dir::State::lists", "lists"),
-            ("Dir::Cache", "cache"),
-        ] {
-            command.arg("-o").arg(format!("{key}={}", dir.join(path).display()));
-        }
-        run(command.args(["-qq", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(&dir))
-    };
-    apt(&["update"])?;
-    apt(&["download", package])?;
-    let entries = std::fs::read_dir(&dir).map_err(|error| error.to_string())?;
-    let archive =
-        entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|it| it == "deb"));
-    run(Command::new("dpkg").arg("-x").arg(archive.ok_or("no package came")?).arg(&dir))?;
-    if found.is_file() { Ok(found) } else { Err(format!("{package} of {suite} has no nvidia-smi")) }
+    debian::unpacked(&dir, suite, package, "usr/lib/nvidia/current/nvidia-smi")
 }
 
 /// The box with another driver, and nobody at work: the tool's list of processes needs NVIDIA's own functions.
