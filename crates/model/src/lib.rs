@@ -1,5 +1,6 @@
 //! The words of the house: what was seen, what is wrong, what to change. Data only, no I/O.
 
+mod capability;
 mod check;
 mod floor;
 mod ids;
@@ -10,6 +11,7 @@ mod plan;
 mod runfile;
 mod seen;
 
+pub use capability::{Capabilities, Capability};
 pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all};
 pub use floor::{Guard, Handover, Intent, Outcome, OutcomeState, Presence, Tell};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};

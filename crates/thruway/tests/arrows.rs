@@ -13,6 +13,9 @@ const ROOMS: &[&[&str]] = &[
     &["simcuda"],
     &["model"],
     &["formats", "cuda"],
+    &["oci", "hook"],
+    // the small static programs that stand in every container's way: nothing above them
+    &["runtime"],
     &["machine"],
     &["journal"],
     &["gpu"],
