@@ -17,6 +17,8 @@ const TAG_GENERATOR: u32 = 0;
 const TAG_HWCAPS: u32 = 1;
 /// This bit in `hwcap` says that the low half is an index into the glibc-hwcaps names.
 const HWCAP_EXTENSION: u64 = 1 << 62;
+/// Then ten bits above that half are the ISA level.
+const ISA_LEVEL: u64 = 0x3ff;
 /// Far above any real cache (a few thousand), far below what would hurt.
 const ENTRY_LIMIT: usize = 1 << 18;
 
@@ -42,6 +44,9 @@ pub struct Entry {
     pub hwcap: u64,
     /// The glibc-hwcaps directory that it stands for: "x86-64-v3".
     pub hwcaps: Option<String>,
+    /// With `hwcaps`: the number of the highest x86 ISA level that the file itself asks for, 0 for none. The loader
+    /// passes over what its processor has not.
+    pub isa_level: u16,
 }
 
 /// What a library was built for, as the cache's flags tell.
@@ -65,7 +70,7 @@ impl Entry {
             Arch::Other(high) => high,
         };
         let flags = u32::from(high) << 8 | 3;
-        Entry { soname: soname.into(), path: path.into(), flags, osversion: 0, hwcap: 0, hwcaps: None }
+        Entry { soname: soname.into(), path: path.into(), flags, osversion: 0, hwcap: 0, hwcaps: None, isa_level: 0 }
     }
 
     pub fn arch(&self) -> Arch {
@@ -122,6 +127,7 @@ impl Cache {
                 osversion: 0,
                 hwcap: 0,
                 hwcaps: None,
+                isa_level: 0,
             });
         }
         Ok(Cache { entries, generator: None })
@@ -144,10 +150,10 @@ impl Cache {
         let mut entries = Vec::with_capacity(count.min(4096));
         for at in (base + NEW_HEADER..end).step_by(NEW_ENTRY) {
             let hwcap = number.u64(at + 16)?;
-            let (hwcap, name) = match hwcap & HWCAP_EXTENSION {
-                0 => (hwcap, None),
+            let (hwcap, name, isa_level) = match hwcap & HWCAP_EXTENSION {
+                0 => (hwcap, None, 0),
                 _ => match hwcaps.get((hwcap & 0xffff_ffff) as usize) {
-                    Some(name) => (0, Some(name.clone())),
+                    Some(name) => (0, Some(name.clone()), (hwcap >> 32 & ISA_LEVEL) as u16),
                     None => return bad(at + 16, "this glibc-hwcaps index is not in the cache's list"),
                 },
             };
@@ -158,6 +164,7 @@ impl Cache {
                 osversion: number.u32(at + 12)?,
                 hwcap,
                 hwcaps: name,
+                isa_level,
             });
         }
         Ok(Cache { entries, generator })
@@ -176,7 +183,8 @@ impl Cache {
         for entry in &entries {
             let (key, value) = (strings.add(&entry.soname), strings.add(&entry.path));
             let index = entry.hwcaps.as_deref().and_then(|name| names.binary_search(&name).ok());
-            let hwcap = index.map_or(entry.hwcap & !HWCAP_EXTENSION, |index| HWCAP_EXTENSION | index as u64);
+            let level = (u64::from(entry.isa_level) & ISA_LEVEL) << 32;
+            let hwcap = index.map_or(entry.hwcap & !HWCAP_EXTENSION, |index| HWCAP_EXTENSION | level | index as u64);
             for word in [entry.flags, key, value, entry.osversion] {
                 table.extend(word.to_le_bytes());
             }
@@ -198,6 +206,30 @@ impl Cache {
             out.resize(extension_at, 0);
             self.write_extension(&mut out, &name_offsets);
         }
+        out
+    }
+
+    /// Writes the old form with the new one behind it, as ldconfig did before glibc 2.32 (`-c compat`). The old form has no
+    /// place for what suits certain processors only.
+    pub fn to_combined_bytes(&self) -> Vec<u8> {
+        let mut entries: Vec<&Entry> =
+            self.entries.iter().filter(|entry| entry.hwcap == 0 && entry.hwcaps.is_none()).collect();
+        entries.sort_by(|a, b| order(a, b));
+        let new_at = (OLD_HEADER + entries.len() * OLD_ENTRY).next_multiple_of(8);
+        let new = self.to_bytes();
+        // Texts lie behind the new form, and the old one counts their places from its own table's end.
+        let mut strings = Strings { base: new_at + new.len() - (OLD_HEADER + entries.len() * OLD_ENTRY), ..Strings::default() };
+        let mut out = OLD_MAGIC.to_vec();
+        out.push(0);
+        out.extend((entries.len() as u32).to_le_bytes());
+        for entry in entries {
+            for word in [entry.flags, strings.add(&entry.soname), strings.add(&entry.path)] {
+                out.extend(word.to_le_bytes());
+            }
+        }
+        out.resize(new_at, 0);
+        out.extend(new);
+        out.extend(strings.bytes);
         out
     }
 
@@ -278,7 +310,7 @@ fn listed(line: &str) -> Option<Entry> {
     }
     let flags = u32::from(high as u8) << 8 | low;
     let (soname, path) = (soname.to_owned(), path.trim_end().to_owned());
-    Some(Entry { soname, path, flags, osversion: 0, hwcap: 0, hwcaps })
+    Some(Entry { soname, path, flags, osversion: 0, hwcap: 0, hwcaps, isa_level: 0 })
 }
 
 /// Where a table of `count` entries ends, if the bytes hold it.
@@ -367,18 +399,20 @@ impl Strings {
     }
 }
 
-/// The cache's order: names descending (digits by value), then flags descending, then the more special first.
+/// The cache's order: names descending (digits by value), then flags descending, then the more special first. Where
+/// all that is equal, the order of the entries stays, as it is the order of search: ldconfig before 2.36 sorts by the
+/// oldest kernel here, which would put an image's library before the driver's of the same name.
 fn order(a: &Entry, b: &Entry) -> Ordering {
-    names(&b.soname, &a.soname)
+    compare_names(&b.soname, &a.soname)
         .then_with(|| b.flags.cmp(&a.flags))
         .then_with(|| b.hwcaps.is_some().cmp(&a.hwcaps.is_some()))
-        .then_with(|| b.hwcaps.cmp(&a.hwcaps))
+        .then_with(|| a.hwcaps.cmp(&b.hwcaps))
         .then_with(|| b.hwcap.cmp(&a.hwcap))
-        .then_with(|| b.osversion.cmp(&a.osversion))
 }
 
-/// How the loader compares names: runs of digits by value, a digit after any other character.
-fn names(a: &str, b: &str) -> Ordering {
+/// How the loader compares names, and ldconfig the files of one library ("libz.so.1.10" is newer than "libz.so.1.9"): runs
+/// of digits by value, a digit after any other character.
+pub fn compare_names(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         match (a, b) {

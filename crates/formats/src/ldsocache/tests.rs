@@ -74,6 +74,32 @@ fn reads_the_old_form_and_the_new_one_behind_it() {
 }
 
 #[test]
+fn the_combined_form_says_the_same_in_both_halves() {
+    let bytes = sample().to_combined_bytes();
+    assert_eq!(Cache::parse(&bytes), Cache::parse(&sample().to_bytes()));
+    // an old loader stops before the new half: what it reads has no line for certain processors only
+    let table = OLD_HEADER + 5 * OLD_ENTRY;
+    let mut old = bytes[..table].to_vec();
+    old.extend(&bytes[table..]);
+    let inner = table.next_multiple_of(8);
+    old[inner..inner + 4].copy_from_slice(b"gone");
+    let read = Cache::parse(&old).expect("the old half stands alone");
+    let named = |cache: &Cache| cache.entries.iter().map(|e| (e.soname.clone(), e.path.clone())).collect::<Vec<_>>();
+    let mut whole = Cache::parse(&bytes).expect("both");
+    whole.entries.retain(|entry| entry.hwcaps.is_none());
+    assert_eq!(named(&read), named(&whole));
+}
+
+#[test]
+fn the_level_that_a_library_asks_for_is_kept() {
+    let mut cache = sample();
+    cache.entries[3].isa_level = 2;
+    let read = Cache::parse(&cache.to_bytes()).expect("our own bytes");
+    let special = read.entries.iter().find(|entry| entry.hwcaps.is_some()).expect("is there");
+    assert_eq!((special.isa_level, special.hwcap), (2, 0));
+}
+
+#[test]
 fn reads_a_big_endian_cache() {
     let mut bytes = NEW_MAGIC.to_vec();
     bytes.extend(1_u32.to_be_bytes());
@@ -124,6 +150,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
             path,
             osversion: 0,
             hwcaps,
+            isa_level: 0,
         }),
         0..20,
     )
