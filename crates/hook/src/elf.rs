@@ -92,6 +92,7 @@ struct Segment {
     offset: u64,
     address: u64,
     size: u64,
+    align: u64,
 }
 
 impl<S: Source + ?Sized> Reader<'_, S> {
@@ -127,12 +128,13 @@ impl<S: Source + ?Sized> Reader<'_, S> {
             .chunks_exact(size)
             .map(|row| {
                 // Elf64_Phdr has its flags second, Elf32_Phdr next to last
-                let at = if self.wide { [8, 16, 32] } else { [4, 8, 16] };
+                let at = if self.wide { [8, 16, 32, 48] } else { [4, 8, 16, 28] };
                 Some(Segment {
                     kind: number(row, 0, 4)?,
                     offset: number(row, at[0], word)?,
                     address: number(row, at[1], word)?,
                     size: number(row, at[2], word)?,
+                    align: number(row, at[3], word)?,
                 })
             })
             .collect()
@@ -175,7 +177,10 @@ impl<S: Source + ?Sized> Reader<'_, S> {
 
     fn isa_level(&self, segments: &[Segment]) -> u16 {
         let align = if self.wide { 8 } else { 4 };
-        let notes = segments.iter().filter(|segment| matches!(segment.kind, PT_NOTE | PT_GNU_PROPERTY));
+        // psABI: property notes have this alignment; others of the same number mean something else
+        let notes = segments
+            .iter()
+            .filter(|segment| matches!(segment.kind, PT_NOTE | PT_GNU_PROPERTY) && segment.align == align as u64);
         let properties = notes.filter_map(|segment| {
             let bytes = self.bytes(segment.offset, (segment.size as usize).min(NOTES))?;
             Notes { bytes: &bytes, align }

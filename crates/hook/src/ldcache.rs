@@ -148,7 +148,7 @@ fn build(
 ) -> (Vec<u8>, Vec<String>) {
     let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| Cache::parse(bytes).ok());
     let combined = old.is_some_and(|(bytes, _)| bytes.starts_with(b"ld.so-1.7.0"));
-    let written = root.changed(CACHE).unwrap_or(i64::MIN);
+    let written = root.changed(CACHE).unwrap_or((i64::MIN, 0));
     let mut parents = Parents { root, known: BTreeMap::new() };
     let old = sound.unwrap_or_default();
     let mut generator = old.generator.clone();
@@ -177,6 +177,8 @@ fn build(
         match place {
             None => entries.push((usize::MAX, entry)),
             Some(at) if trust[at] == Trust::None => {}
+            // few images have such directories, and those that have are read anew
+            Some(at) if trust[at] == Trust::Known && entry.hwcaps.is_some() => {}
             Some(at) => {
                 known[at].add(&entry);
                 entries.push((at + 2, entry));

@@ -216,9 +216,10 @@ impl<'a> Root<'a> {
         Some((stat.st_dev, stat.st_ino))
     }
 
-    /// When what a path leads to was last written, in seconds.
-    pub fn changed(&self, path: &str) -> Option<i64> {
-        Some(fstat(self.open(path, OFlags::PATH, ResolveFlags::empty()).ok()?, path).ok()?.st_mtime)
+    /// When what a path leads to was last written: seconds and nanoseconds.
+    pub fn changed(&self, path: &str) -> Option<(i64, u64)> {
+        let stat = fstat(self.open(path, OFlags::PATH, ResolveFlags::empty()).ok()?, path).ok()?;
+        Some((stat.st_mtime, stat.st_mtime_nsec))
     }
 
     /// A descriptor that names a regular file (O_PATH), if no link is on the way to it.
@@ -359,9 +360,10 @@ impl Dir {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// Seconds.
-    pub fn changed(&self) -> Result<i64> {
-        Ok(fstat(&self.fd, &self.path)?.st_mtime)
+    /// When a name in it last came or went: seconds and nanoseconds.
+    pub fn changed(&self) -> Result<(i64, u64)> {
+        let stat = fstat(&self.fd, &self.path)?;
+        Ok((stat.st_mtime, stat.st_mtime_nsec))
     }
 }
 

@@ -19,12 +19,10 @@ pub struct Known {
 
 impl Known {
     pub fn add(&mut self, entry: &Entry) {
-        if entry.hwcaps.is_none() {
-            if let Some((_, name)) = entry.path.rsplit_once('/') {
-                self.names.insert(name.to_owned());
-            }
-            self.names.insert(entry.soname.clone());
+        if let Some((_, name)) = entry.path.rsplit_once('/') {
+            self.names.insert(name.to_owned());
         }
+        self.names.insert(entry.soname.clone());
     }
 
     /// "libz.so.1.2.13" is the file of a known "libz.so.1".
@@ -54,7 +52,7 @@ struct Chosen {
     drivers: bool,
 }
 
-/// Reads what of a directory is not known, and of its glibc-hwcaps where nothing is known. In the driver's folders the
+/// Reads what of a directory is not known, and its glibc-hwcaps. In the driver's folders the
 /// links by SONAME are made where they are missing.
 pub fn folder(
     root: &Root,
@@ -80,7 +78,7 @@ pub fn folder(
         let entry = entry(soname, dir.join(&name), &chosen.library);
         found.push(Found { entry, drivers: chosen.drivers });
     }
-    if known.names.is_empty() && kinds.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
+    if kinds.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
         hwcaps(root, family, dir, reads, &mut found);
     }
     Ok(found)
