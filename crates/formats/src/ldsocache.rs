@@ -145,7 +145,7 @@ impl Cache {
         let end = table_end(bytes, base + NEW_HEADER, count, NEW_ENTRY)?;
         let (generator, hwcaps) = match number.u32(base + 32)? {
             0 => (None, Vec::new()),
-            offset => extension(&number, base, base + offset as usize)?,
+            offset => extension(&number, base, offset as usize)?,
         };
         let mut entries = Vec::with_capacity(count.min(4096));
         for at in (base + NEW_HEADER..end).step_by(NEW_ENTRY) {
@@ -173,6 +173,11 @@ impl Cache {
     /// Writes the new form, little-endian, in the order that the loader's binary search needs. Reading it back gives
     /// the same entries, sorted so. NUL bytes in names cannot be written; they end the name.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.new_form(0)
+    }
+
+    /// `before`: how many bytes stand in front of it.
+    fn new_form(&self, before: usize) -> Vec<u8> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by(|a, b| order(a, b));
         let mut names: Vec<&str> = entries.iter().filter_map(|entry| entry.hwcaps.as_deref()).collect();
@@ -198,13 +203,13 @@ impl Cache {
         out.extend([2, 0, 0, 0]);
         let has_extension = self.generator.is_some() || !names.is_empty();
         let extension_at = (strings.base + strings.bytes.len()).next_multiple_of(4);
-        out.extend(if has_extension { extension_at as u32 } else { 0 }.to_le_bytes());
+        out.extend(if has_extension { (before + extension_at) as u32 } else { 0 }.to_le_bytes());
         out.extend([0; 12]);
         out.extend(table);
         out.extend(strings.bytes);
         if has_extension {
             out.resize(extension_at, 0);
-            self.write_extension(&mut out, &name_offsets);
+            self.write_extension(&mut out, &name_offsets, before);
         }
         out
     }
@@ -216,7 +221,7 @@ impl Cache {
             self.entries.iter().filter(|entry| entry.hwcap == 0 && entry.hwcaps.is_none()).collect();
         entries.sort_by(|a, b| order(a, b));
         let new_at = (OLD_HEADER + entries.len() * OLD_ENTRY).next_multiple_of(8);
-        let new = self.to_bytes();
+        let new = self.new_form(new_at);
         // Texts lie behind the new form, and the old one counts their places from its own table's end.
         let mut strings = Strings { base: new_at + new.len() - (OLD_HEADER + entries.len() * OLD_ENTRY), ..Strings::default() };
         let mut out = OLD_MAGIC.to_vec();
@@ -233,10 +238,10 @@ impl Cache {
         out
     }
 
-    fn write_extension(&self, out: &mut Vec<u8>, names: &[u32]) {
+    fn write_extension(&self, out: &mut Vec<u8>, names: &[u32], before: usize) {
         let generator = self.generator.as_deref().map(str::as_bytes);
         let count = u32::from(generator.is_some()) + u32::from(!names.is_empty());
-        let mut at = out.len() as u32 + 8 + count * 16;
+        let mut at = (before + out.len()) as u32 + 8 + count * 16;
         let mut data: Vec<u8> = Vec::new();
         out.extend(EXTENSION_MAGIC.to_le_bytes());
         out.extend(count.to_le_bytes());
@@ -350,7 +355,8 @@ fn string(bytes: &[u8], base: usize, offset: u32, from: usize) -> Result<String,
     }
 }
 
-/// (generator, glibc-hwcaps names) of the extension at `at`.
+/// (generator, glibc-hwcaps names) of the extension at `at`. Places in it count from the file's start, whatever stands in
+/// front of the new form; those of texts from the new form's.
 fn extension(number: &Number<'_>, base: usize, at: usize) -> Result<(Option<String>, Vec<String>), CacheError> {
     if number.u32(at)? != EXTENSION_MAGIC {
         return bad(at, "no extension stands where the header says");
@@ -360,14 +366,13 @@ fn extension(number: &Number<'_>, base: usize, at: usize) -> Result<(Option<Stri
     let count = number.u32(at + 4)?.min(64) as usize;
     for section in (at + 8..).step_by(16).take(count) {
         let (offset, size) = (number.u32(section + 8)? as usize, number.u32(section + 12)? as usize);
-        let start = base.saturating_add(offset);
-        let Some(data) = number.bytes.get(start..start.saturating_add(size)) else {
+        let Some(data) = number.bytes.get(offset..offset.saturating_add(size)) else {
             return bad(section, "this extension section lies behind the file's end");
         };
         match number.u32(section)? {
             TAG_GENERATOR => generator = Some(String::from_utf8_lossy(data).trim_end_matches('\0').to_owned()),
             TAG_HWCAPS => {
-                for word in (start..start + size / 4 * 4).step_by(4) {
+                for word in (offset..offset + size / 4 * 4).step_by(4) {
                     names.push(string(number.bytes, base, number.u32(word)?, word)?);
                 }
             }
