@@ -70,6 +70,8 @@ fn loaded(root: &Path) -> Vec<String> {
 
 fn base(root: &Path, made: &Made) {
     put(root, LOADER, std::fs::read(LOADER).expect("the loader"));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(root.join(&LOADER[1..]), mode).expect("its mode");
     put(root, "/program", &made.program);
     put(root, "/etc/debian_version", "12\n");
 }
@@ -91,7 +93,7 @@ fn the_real_loader_finds_what_it_finds_with_ldconfigs_own() {
         let conf: Vec<String> = dirs.iter().filter(|_| random.chance(80)).map(|dir| format!("{dir}\n")).collect();
         put(root, "/etc/ld.so.conf", conf.concat());
         for at in 0..COUNT {
-            for _ in 0..random.below(4) {
+            for _ in 0..1 + random.below(3) {
                 let dir = *random.pick(&dirs);
                 let below = *random.pick(&["", "", "", "/glibc-hwcaps/x86-64-v2", "/glibc-hwcaps/x86-64-v3"]);
                 let file = format!("libk00{at}.so.1{}", random.pick(&["", ".0", ".2.9", ".2.10"]));
@@ -103,9 +105,12 @@ fn the_real_loader_finds_what_it_finds_with_ldconfigs_own() {
         let ours = hook::fresh_cache(root_of(root).as_fd()).expect("a cache");
         put(root, "/etc/ld.so.cache", &ours);
         let with_ours = loaded(root);
+        run(Command::new(&ldconfig).arg("-r").arg(root).args(["-c", "new"]));
+        assert_eq!(with_ours, loaded(root), "seed {seed}");
+        // in the combined form glibc's loader passes over glibc-hwcaps: it is held to ldconfig's own of that form
         let form = if random.chance(50) { "new" } else { "compat" };
         run(Command::new(&ldconfig).arg("-r").arg(root).args(["-c", form]));
-        assert_eq!(with_ours, loaded(root), "seed {seed}");
+        let with_theirs = loaded(root);
         // over a cache of that form, ours has the same form
         let theirs = std::fs::read(root.join("etc/ld.so.cache")).expect("a cache");
         put(root, "/opt/driver/libnvidia-x.so.580.1.2", Elf::x86_64("libnvidia-x.so.1").bytes());
@@ -113,10 +118,10 @@ fn the_real_loader_finds_what_it_finds_with_ldconfigs_own() {
         hook::carry_out(root_of(root).as_fd(), &options).expect("carried out");
         let ours = std::fs::read(root.join("etc/ld.so.cache")).expect("a cache");
         assert_eq!(ours[..11], theirs[..11], "seed {seed}: the form stays");
-        assert_eq!(with_ours, loaded(root), "seed {seed}: {form}");
+        assert_eq!(loaded(root), with_theirs, "seed {seed}: {form}");
         let listing = run(Command::new(&ldconfig).arg("-r").arg(root).arg("-p"));
         assert!(listing.contains("=> /opt/driver/libnvidia-x.so.1"), "{listing}");
-        found += with_ours.iter().filter(|line| !line.contains("not found")).count();
+        found += with_ours.iter().filter(|line| !line.contains("error")).count();
     }
     println!("{found} libraries loaded over 50 trees");
     assert!(found > 100, "{found}: the trees have libraries");
@@ -134,6 +139,9 @@ fn the_driver_comes_before_what_an_image_has_of_it() {
     run(Command::new("ldconfig").arg("-r").arg(root));
     put(root, "/usr/lib/x86_64-linux-gnu/libk000.so.580.1.2", named(&made.library, 0));
     put(root, "/usr/lib/x86_64-linux-gnu/libk001.so.580.1.2", named(&made.library, 1));
+    for at in 2..COUNT {
+        put(root, &format!("/usr/lib/x86_64-linux-gnu/libk00{at}.so.1"), named(&made.library, at));
+    }
     let link = |target: &str, link: &str| Link { target: target.into(), link: link.into(), dangling: false };
     let options = Options {
         folders: vec!["/usr/lib/x86_64-linux-gnu".to_owned()],
@@ -142,7 +150,7 @@ fn the_driver_comes_before_what_an_image_has_of_it() {
             // in an order that needs a second look, and one whose library this capability set has not
             link("libk000.so.1", "/usr/lib/x86_64-linux-gnu/libk000.so"),
             link("libk000.so.580.1.2", "/usr/lib/x86_64-linux-gnu/libk000.so.1"),
-            link("libk005.so.580.1.2", "/usr/lib/x86_64-linux-gnu/libk005.so.1"),
+            link("libk009.so.580.1.2", "/usr/lib/x86_64-linux-gnu/libk009.so.1"),
         ],
         ..Options::default()
     };
@@ -152,13 +160,11 @@ fn the_driver_comes_before_what_an_image_has_of_it() {
     assert_eq!(lines[1], "libk001.so.1 => /usr/lib/x86_64-linux-gnu/libk001.so.1");
     let names = |path: &str| std::fs::read_link(root.join(path)).ok().map(|text| text.display().to_string());
     assert_eq!(names("usr/lib/x86_64-linux-gnu/libk000.so").as_deref(), Some("libk000.so.1"));
-    assert_eq!(names("usr/lib/x86_64-linux-gnu/libk005.so.1"), None, "a link to nothing is not made");
+    assert_eq!(names("usr/lib/x86_64-linux-gnu/libk009.so.1"), None, "a link to nothing is not made");
     assert!(!root.join("etc/ld.so.conf.d").exists(), "the image's loader knows that directory");
 
     // compatibility libraries that the note allows come before the driver's
-    let mut compat = named(&made.library, 0);
-    compat.truncate(compat.len());
-    put(root, "/usr/local/cuda-13/compat/libk000.so.1", compat);
+    put(root, "/usr/local/cuda-13/compat/libk000.so.1", named(&made.library, 0));
     let note = r#"{"Format":1,"CUDA Version":"13.1","Driver":[570,580],"Device":[9]}"#;
     let cuda = Elf { compat: Some(note.to_owned()), ..Elf::x86_64("libcuda.so.1") };
     put(root, "/usr/local/cuda-13/compat/libcuda.so.590.44.01", cuda.bytes());
