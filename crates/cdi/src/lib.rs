@@ -13,6 +13,10 @@ mod judge;
 mod modes;
 mod nodes;
 mod options;
+mod refresh;
+mod specs;
+pub mod transform;
+pub mod unit;
 mod wsl;
 
 pub use edits::cuda_of;
@@ -22,6 +26,8 @@ pub use judge::{Fault, Judged, judge};
 pub use modes::{Mode, generate_mode};
 pub use nodes::{CONTROL_NODES, GpuNodes, MigPart, gpu_nodes};
 pub use options::{HookWish, Naming, Options, Wanted};
+pub use refresh::{DRIVER_FILE, OUTPUT_DIR, SPEC_NAME, Wish, capability_file, others, pulse, watched, wish};
+pub use specs::{Finding, Listed, SpecFile, State, Weight, check, list, read_dirs, read_file};
 
 /// The hook that a spec names, where it is installed.
 pub const HOOK: &str = "/usr/bin/thruway-hook";

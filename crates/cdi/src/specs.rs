@@ -100,7 +100,9 @@ pub fn read_file(machine: &dyn Machine, path: &str, priority: usize) -> Option<S
                 Err(bad) => (State::Broken { line: bad.line, says: bad.says }, text),
             }
         }
-        Seen::Absent => (State::Unreadable(Reason::Other("it is not there, or a link that leads nowhere".into())), String::new()),
+        Seen::Absent => {
+            (State::Unreadable(Reason::Other("it is not there, or a link that leads nowhere".into())), String::new())
+        }
         Seen::Unreadable(reason) => (State::Unreadable(reason), String::new()),
     };
     Some(SpecFile { path: path.to_owned(), priority, state, text })
@@ -167,16 +169,28 @@ pub fn check(machine: &dyn Machine, files: &[SpecFile], running: Option<&str>, g
         let ours = |path: &str| other(path).is_some_and(SpecFile::ours);
         if let Some(second) = &device.conflict {
             let (keep, remove) = if ours(second) { (second, &device.file) } else { (&device.file, second) };
-            add(&mut found, &device.file, 0, Weight::Fault, Finds {
-                says: format!("{} stands in {second} too, so engines give it to no container", device.name),
-                fix: format!("keep {keep}: rm {remove} (and stop what writes it: {})", writer(remove)),
-            });
+            add(
+                &mut found,
+                &device.file,
+                0,
+                Weight::Fault,
+                Finds {
+                    says: format!("{} stands in {second} too, so engines give it to no container", device.name),
+                    fix: format!("keep {keep}: rm {remove} (and stop what writes it: {})", writer(remove)),
+                },
+            );
         }
         for shadow in &device.shadows {
-            add(&mut found, shadow, 0, Weight::Hint, Finds {
-                says: format!("{} is hidden by {}, whose directory goes before", device.name, device.file),
-                fix: format!("rm {shadow}, if {} is the one that is meant", device.file),
-            });
+            add(
+                &mut found,
+                shadow,
+                0,
+                Weight::Hint,
+                Finds {
+                    says: format!("{} is hidden by {}, whose directory goes before", device.name, device.file),
+                    fix: format!("rm {shadow}, if {} is the one that is meant", device.file),
+                },
+            );
         }
     }
     // one sentence for all devices of a file that are hidden or refused for the same reason
@@ -213,13 +227,7 @@ fn writer(path: &str) -> &'static str {
     }
 }
 
-fn alone(
-    machine: &dyn Machine,
-    file: &SpecFile,
-    running: Option<&str>,
-    gpus: &[GpuNodes],
-    found: &mut Vec<Finding>,
-) {
+fn alone(machine: &dyn Machine, file: &SpecFile, running: Option<&str>, gpus: &[GpuNodes], found: &mut Vec<Finding>) {
     let path = &file.path;
     let again = if file.ours() {
         "sudo thruway cdi refresh".to_owned()
@@ -245,11 +253,21 @@ fn alone(
         add(found, path, line, Weight::Fault, Finds { says, fix: again.clone() });
     }
     let needed = spec.needed_version();
-    if spec.problems().is_empty() && number(&spec.cdi_version) > number(needed) && number(&spec.cdi_version) > [0, 7, 0] {
-        add(found, path, file.line("cdiVersion"), Weight::Hint, Finds {
-            says: format!("it says cdiVersion {} and needs {needed} only: older engines refuse it", spec.cdi_version),
-            fix: format!("write cdiVersion {needed}"),
-        });
+    if spec.problems().is_empty() && number(&spec.cdi_version) > number(needed) && number(&spec.cdi_version) > [0, 7, 0]
+    {
+        add(
+            found,
+            path,
+            file.line("cdiVersion"),
+            Weight::Hint,
+            Finds {
+                says: format!(
+                    "it says cdiVersion {} and needs {needed} only: older engines refuse it",
+                    spec.cdi_version
+                ),
+                fix: format!("write cdiVersion {needed}"),
+            },
+        );
     }
     if spec.problems().is_empty() {
         let judged = judge(machine, spec, running, gpus);
@@ -277,10 +295,17 @@ fn alone(
             add(found, path, file.line(unseen), Weight::Hint, Finds { says, fix: "look again as root".to_owned() });
         }
         if dynamic && !wrong_number {
-            let says = "it freezes the numbers of nvidia-uvm or nvidia-caps, which the next boot may change: then nvidia-smi \
+            let says =
+                "it freezes the numbers of nvidia-uvm or nvidia-caps, which the next boot may change: then nvidia-smi \
                         works and CUDA fails"
-                .to_owned();
-            add(found, path, file.line("major"), Weight::Hint, Finds { says, fix: "rm it and sudo thruway cdi refresh: paths, no numbers".into() });
+                    .to_owned();
+            add(
+                found,
+                path,
+                file.line("major"),
+                Weight::Hint,
+                Finds { says, fix: "rm it and sudo thruway cdi refresh: paths, no numbers".into() },
+            );
         }
     }
 }

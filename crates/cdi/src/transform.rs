@@ -92,7 +92,10 @@ mod tests {
         let mut spec = formats::cdispec::parse(text, formats::cdispec::Form::Json).unwrap();
         root(&mut spec, "/dev", "/run/nvidia/driver/dev", Side::Host);
         let node = &spec.devices[0].container_edits.device_nodes[0];
-        assert_eq!((node.path.as_str(), node.host_path.as_deref()), ("/dev/nvidia0", Some("/run/nvidia/driver/dev/nvidia0")));
+        assert_eq!(
+            (node.path.as_str(), node.host_path.as_deref()),
+            ("/dev/nvidia0", Some("/run/nvidia/driver/dev/nvidia0"))
+        );
         assert_eq!(spec.cdi_version, "0.5.0");
         root(&mut spec, "/run/nvidia/driver/dev", "/dev", Side::Host);
         assert_eq!(spec.devices[0].container_edits.device_nodes[0].host_path, None);
