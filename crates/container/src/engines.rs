@@ -1,14 +1,20 @@
 //! Looking at engines: programs, packages, configuration files, and what a running daemon says.
 
-use formats::containerdtoml::ContainerdToml;
 use formats::daemonjson::DaemonJson;
 use formats::dpkg::Package;
 use machine::{Engine, Machine, MachineExt, Question};
 use model::{Digest, Fact, Reason, Seen, Source};
 use serde_json::Value;
 
+mod containerd;
+mod own;
+
+pub(crate) use containerd::{containerd, rancher};
+pub use own::{CRIO_DROP_IN, PODMAN_DROP_IN};
+pub(crate) use own::{drop_ins, own};
+
 use crate::Version;
-use crate::facts::{Containerd, Docker, DockerInfo, GpuContainer, Toolkit, Written};
+use crate::facts::{Docker, DockerInfo, GpuContainer, Rootless, Toolkit, Written};
 
 const DIRS: [&str; 7] =
     ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/local/nvidia/toolkit", "/bin", "/sbin"];
@@ -62,10 +68,31 @@ pub(crate) fn docker(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> Op
         Some(version) => Fact::new(Seen::Is(version), Source::Answer(Question::EngineInfo(Engine::Docker).to_string())),
         None => packaged(packages, &["docker-ce", "docker.io", "moby-engine"]),
     };
-    let config = written(machine, "/etc/docker/daemon.json", |bytes| {
-        DaemonJson::parse(bytes).map_err(|bad| (bad.line, bad.says))
+    let config = daemon_json(machine, "/etc/docker/daemon.json");
+    let named = config.says.as_ref().and_then(|file| Seen::from(file.get(&["runtimes", "nvidia", "path"])));
+    let runtime_there = named.map(|path| match path.as_str() {
+        Some(path) if path.contains('/') => machine.exists(path),
+        Some(name) => program(machine, name).is_some(),
+        None => false,
     });
-    Some(Docker { version, config, info })
+    Some(Docker { version, config, info, runtime_there })
+}
+
+fn daemon_json(machine: &dyn Machine, path: &str) -> Written<DaemonJson> {
+    written(machine, path, |bytes| DaemonJson::parse(bytes).map_err(|bad| (bad.line, bad.says)))
+}
+
+/// Users' daemons: dockerd-rootless-setuptool.sh leaves a user unit, and the user may have written a daemon.json.
+pub(crate) fn rootless(machine: &dyn Machine) -> Vec<Rootless> {
+    let mut found = Vec::new();
+    for user in machine.names("/home") {
+        let home = format!("/home/{user}/.config");
+        let path = format!("{home}/docker/daemon.json");
+        if machine.exists(&format!("{home}/systemd/user/docker.service")) || machine.exists(&path) {
+            found.push(Rootless { user, config: daemon_json(machine, &path) });
+        }
+    }
+    found
 }
 
 fn info(value: &Value) -> DockerInfo {
@@ -89,20 +116,6 @@ pub(crate) fn podman(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> Op
         Some(version) => Fact::new(Seen::Is(version), Source::Answer(Question::EngineInfo(Engine::Podman).to_string())),
         None => packaged(packages, &["podman"]),
     })
-}
-
-pub(crate) fn containerd(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> Option<Containerd> {
-    program(machine, "containerd")?;
-    let config = written(machine, "/etc/containerd/config.toml", |bytes| {
-        ContainerdToml::parse(bytes).map_err(|bad| (bad.line, bad.says))
-    });
-    let flags = machine.text("/var/lib/kubelet/kubeadm-flags.env");
-    let kubelet = match flags {
-        Seen::Is(text) => Seen::Is(text.contains("containerd.sock")),
-        Seen::Absent => Seen::Is(false),
-        Seen::Unreadable(reason) => Seen::Unreadable(reason),
-    };
-    Some(Containerd { version: packaged(packages, &["containerd.io", "containerd"]), config, kubelet })
 }
 
 pub(crate) fn crio(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> Option<Fact<Version>> {
@@ -132,6 +145,8 @@ pub(crate) fn toolkit(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> T
         ctk: program(machine, "nvidia-ctk"),
         version: packaged(packages, &["nvidia-container-toolkit", "nvidia-container-toolkit-base"]),
         docker2: packaged(packages, &["nvidia-docker2"]),
+        units: own::nvidias_units(machine),
+        hook_files: own::hook_files(machine),
         env_accepted,
     }
 }
@@ -160,9 +175,9 @@ fn container(value: &Value) -> GpuContainer {
     }
 }
 
-fn written<T>(
+pub(super) fn written<T>(
     machine: &dyn Machine,
-    path: &'static str,
+    path: &str,
     parse: impl FnOnce(&[u8]) -> Result<T, (u32, String)>,
 ) -> Written<T> {
     let mut bad_line = None;
@@ -175,5 +190,5 @@ fn written<T>(
             Seen::Unreadable(Reason::Malformed(format!("{path}:{line}: {says}")))
         }
     });
-    Written { path, digest, says, bad_line }
+    Written { path: path.to_owned(), digest, says, bad_line }
 }

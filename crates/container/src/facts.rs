@@ -6,6 +6,7 @@ use cdi::{Generated, Judged, NoSpec};
 use formats::cdispec::Spec;
 use formats::containerdtoml::ContainerdToml;
 use formats::daemonjson::DaemonJson;
+use machine::ContainerdSays;
 use model::{Digest, Fact, Reason, Seen};
 use serde::Serialize;
 
@@ -25,7 +26,15 @@ pub struct Facts {
     pub podman: Option<Fact<Version>>,
     pub containerd: Option<Containerd>,
     pub crio: Option<Fact<Version>>,
+    /// What thruway says to CRI-O and Podman: drop-ins of its own.
+    pub drop_ins: Vec<DropIn>,
+    /// k3s and RKE2, each with its own containerd.
+    pub rancher: Vec<Rancher>,
+    /// Users' own rootless Docker daemons, by what their set-up tool leaves.
+    pub rootless: Vec<Rootless>,
     pub toolkit: Toolkit,
+    /// thruway's own programs for containers.
+    pub own: Own,
     /// The spec that this machine should have now.
     pub wanted: Result<Box<Generated>, NoSpec>,
     /// Spec files of all directories that engines read, by path.
@@ -43,6 +52,8 @@ pub struct Docker {
     pub version: Fact<Version>,
     pub config: Written<DaemonJson>,
     pub info: Seen<DockerInfo>,
+    /// Whether the program that daemon.json names nvidia is there; absent where it names none.
+    pub runtime_there: Seen<bool>,
 }
 
 /// `docker info`, as far as a GPU goes.
@@ -59,15 +70,62 @@ pub struct DockerInfo {
 #[derive(Clone, Debug, Serialize)]
 pub struct Containerd {
     pub version: Fact<Version>,
+    /// The file that rules the CRI plugin: the last one, the main file and its imports in their order, that says
+    /// something of it; the main file where none does. Before 2.1 it replaces what the others say of the plugin.
     pub config: Written<ContainerdToml>,
+    /// All files, the main one first.
+    pub files: Vec<(String, Option<Digest>)>,
+    /// What it comes to, by containerd itself.
+    pub says: Seen<ContainerdSays>,
     /// The kubelet speaks to it.
     pub kubelet: Seen<bool>,
+}
+
+/// k3s or RKE2: containerd's configuration is generated at each start from a template that the user may give.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rancher {
+    /// "k3s", "rke2".
+    pub name: &'static str,
+    /// "k3s.service", "k3s-agent.service", …
+    pub unit: String,
+    /// What it generated at its last start.
+    pub generated: Written<ContainerdToml>,
+    /// The template for that form of configuration; its text.
+    pub template: Written<String>,
+    /// Path of the program that its start takes for NVIDIA's runtime, and then names nvidia by itself.
+    pub finds: Option<String>,
+}
+
+/// A user's own Docker daemon.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rootless {
+    pub user: String,
+    pub config: Written<DaemonJson>,
+}
+
+/// A configuration file of ours in an engine's drop-in directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DropIn {
+    pub engine: &'static str,
+    pub path: &'static str,
+    pub text: Seen<String>,
+}
+
+/// thruway's programs, by full path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Own {
+    pub runtime: Option<String>,
+    pub hook: Option<String>,
+    /// What bears NVIDIA's runtime's name is thruway's (a link).
+    pub bears_runtime: bool,
+    /// The same of nvidia-container-runtime-hook, which dockerd looks for on its path.
+    pub bears_hook: bool,
 }
 
 /// A configuration file: its bytes' digest, and what it says or why it says nothing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Written<T> {
-    pub path: &'static str,
+    pub path: String,
     pub digest: Option<Digest>,
     /// Malformed text is `Unreadable(Malformed)`, with the line beside it.
     #[serde(skip)]
@@ -88,6 +146,10 @@ pub struct Toolkit {
     pub version: Fact<Version>,
     /// The nvidia-docker2 package, given up in 2023.
     pub docker2: Fact<Version>,
+    /// Its units that keep a CDI spec fresh, where systemd wants them at boot.
+    pub units: Vec<String>,
+    /// OCI hook files (hooks.d) that start its hook in every container of Podman and CRI-O.
+    pub hook_files: Vec<(String, Digest)>,
     /// Containers without privilege may name GPUs in their environment; the default is yes.
     pub env_accepted: Fact<bool>,
 }
@@ -199,6 +261,11 @@ impl Docker {
         if told.unwrap_or(version.at_least(&[28, 2])) { Reads::Yes } else { Reads::Off }
     }
 
+    /// The daemon runs and knows the runtime nvidia.
+    pub fn knows_nvidia(&self) -> bool {
+        self.info.get().is_some_and(|info| info.runtimes.iter().any(|name| name == "nvidia"))
+    }
+
     /// The path that daemon.json gives for the runtime named nvidia.
     pub fn nvidia_path(&self) -> Option<String> {
         self.config.says.get()?.get(&["runtimes", "nvidia", "path"])?.as_str().map(str::to_owned)
@@ -228,9 +295,22 @@ impl Containerd {
         if told.unwrap_or(version.at_least(&[2])) { Reads::Yes } else { Reads::Off }
     }
 
-    fn has_runtime(&self) -> bool {
-        let file = self.config.says.get();
-        file.is_some_and(|file| file.runtimes.iter().any(|(name, _)| name == "nvidia"))
+    /// The program that stands under the runtime name nvidia.
+    pub fn nvidia_path(&self) -> Option<&str> {
+        let file = self.config.says.get()?;
+        file.runtimes.iter().find(|(name, _)| name == "nvidia").map(|(_, path)| path.as_deref().unwrap_or("runc"))
+    }
+
+    pub fn default_runtime(&self) -> Option<&str> {
+        self.config.says.get()?.default_runtime.as_deref()
+    }
+}
+
+impl Rancher {
+    /// The program that its containerd knows as nvidia.
+    pub fn nvidia_path(&self) -> Option<&str> {
+        let file = self.generated.says.get()?;
+        file.runtimes.iter().find(|(name, _)| name == "nvidia").map(|(_, path)| path.as_deref().unwrap_or("runc"))
     }
 }
 
@@ -255,6 +335,10 @@ impl Facts {
         names.extend(self.podman.as_ref().map(|version| name("Podman", version)));
         names.extend(self.containerd_counts().map(|containerd| name("containerd", &containerd.version)));
         names.extend(self.crio.as_ref().map(|version| name("CRI-O", version)));
+        names.extend(self.rancher.iter().map(|one| match one.name {
+            "rke2" => "RKE2".to_owned(),
+            name => name.to_owned(),
+        }));
         names
     }
 
@@ -265,7 +349,7 @@ impl Facts {
         let mut next = || names.next().unwrap_or_default();
         if let Some(docker) = &self.docker {
             // `--gpus` needs only the hook on dockerd's path.
-            let runtime = docker.nvidia_path().is_some() && self.toolkit.runtime.is_some();
+            let runtime = docker.runtime_there == Seen::Is(true);
             ways.push((next(), docker.reads(), runtime || self.toolkit.hook.is_some()));
         }
         if let Some(podman) = &self.podman {
@@ -278,12 +362,34 @@ impl Facts {
             ways.push((next(), reads, false));
         }
         if let Some(containerd) = self.containerd_counts() {
-            ways.push((next(), containerd.reads(), containerd.has_runtime() && self.toolkit.runtime.is_some()));
+            let runtime = containerd.nvidia_path().is_some_and(|path| self.is_runtime(path));
+            ways.push((next(), containerd.reads(), runtime));
         }
         if self.crio.is_some() {
             ways.push((next(), Reads::Yes, false));
         }
+        for one in &self.rancher {
+            let told = one.generated.says.get().and_then(|file| file.enable_cdi.map(|(on, _)| on));
+            let new = one.generated.says.get().is_some_and(|file| file.version >= 3);
+            let reads = match &one.generated.says {
+                Seen::Unreadable(reason) => Reads::Unknown(reason.clone()),
+                Seen::Absent => Reads::Unknown(Reason::Other(format!("{} has not run yet", one.name))),
+                Seen::Is(_) if told.unwrap_or(new) => Reads::Yes,
+                Seen::Is(_) => Reads::Off,
+            };
+            ways.push((next(), reads, one.nvidia_path().is_some_and(|path| self.is_runtime(path))));
+        }
         ways
+    }
+
+    /// A program of this machine that gives containers GPUs: NVIDIA's runtime or thruway's.
+    pub fn is_runtime(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let known = [self.toolkit.runtime.as_deref(), self.own.runtime.as_deref()];
+        known
+            .into_iter()
+            .flatten()
+            .any(|known| known == path || known.rsplit('/').next() == Some(name) && !path.contains('/'))
     }
 
     /// The devices that two specs of one directory define, with both files: engines then resolve neither.

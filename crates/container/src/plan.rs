@@ -1,17 +1,23 @@
 //! Facts and intent → plan. Pure.
 
+mod containerd;
+mod docker;
+mod drop_ins;
+mod rancher;
+mod runtime;
+mod toolkit;
+
 use std::collections::BTreeMap;
 
 use cdi::NoSpec;
 use formats::cdispec;
-use formats::daemonjson::JsonError;
 use model::{
     Before, Change, Content, Digest, Effective, Intent, Layer, Op, Plan, Refusal, Risk, Seen, ServiceVerb, Undo,
 };
-use serde_json::json;
+use runtime::Runtime;
 
 use crate::Facts;
-use crate::facts::{Containerd, Docker, Reads, SpecState};
+use crate::facts::{SpecState, Written};
 
 /// The spec that thruway writes. /etc/cdi is read by rootless engines too, which do not see the host's /var/run.
 pub const SPEC_PATH: &str = "/etc/cdi/thruway-nvidia.json";
@@ -23,10 +29,23 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
     if facts.nothing_here() || facts.cards.is_empty() {
         return plan;
     }
+    let runtime = match Runtime::wanted(facts, intent) {
+        Ok(runtime) => runtime,
+        Err(refusal) => {
+            plan.refusals.push(refusal);
+            return plan;
+        }
+    };
+    if intent.replace_toolkit {
+        toolkit::out_of_the_way(facts, &mut plan);
+    }
     spec(facts, &mut plan);
     let wants = |name: &str| intent.engine.as_deref().is_none_or(|engine| engine == name);
     if let Some(docker) = facts.docker.as_ref().filter(|_| wants("docker")) {
-        plan_docker(facts, docker, intent, &mut plan);
+        docker::plan(facts, docker, intent, &runtime, &mut plan);
+        for rootless in &facts.rootless {
+            docker::plan_rootless(docker, rootless, intent, &runtime, &mut plan);
+        }
     }
     let containerd = match intent.engine.as_deref() {
         Some("containerd") => facts.containerd.as_ref(),
@@ -34,7 +53,16 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         None => facts.containerd_counts(),
     };
     if let Some(containerd) = containerd {
-        plan_containerd(containerd, intent, &mut plan);
+        containerd::plan(containerd, intent, &runtime, &mut plan);
+    }
+    if facts.crio.is_some() && wants("crio") {
+        drop_ins::crio(facts, intent, &runtime, &mut plan);
+    }
+    if facts.podman.is_some() && wants("podman") {
+        drop_ins::podman(facts, intent, &runtime, &mut plan);
+    }
+    for one in facts.rancher.iter().filter(|one| wants(one.name)) {
+        rancher::plan(one, intent, &runtime, &mut plan);
     }
     if let Some(engine) = &intent.engine {
         let here = match engine.as_str() {
@@ -42,13 +70,13 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
             "podman" => facts.podman.is_some(),
             "containerd" => facts.containerd.is_some(),
             "crio" => facts.crio.is_some(),
-            _ => false,
+            name => facts.rancher.iter().any(|one| one.name == name),
         };
         if !here {
             plan.refusals.push(Refusal {
                 because: "container/gpu-way".to_owned(),
                 says: format!("the engine {engine} is not on this machine"),
-                instead: "name one that is: docker, podman, containerd or crio".to_owned(),
+                instead: "name one that is: docker, podman, containerd, crio, k3s or rke2".to_owned(),
             });
         }
     }
@@ -75,13 +103,29 @@ fn basis(facts: &Facts) -> BTreeMap<String, String> {
         basis.insert(path.to_owned(), digest.as_ref().map_or_else(|| "not there".to_owned(), ToString::to_string));
     };
     if let Some(docker) = &facts.docker {
-        file(docker.config.path, &docker.config.digest);
+        file(&docker.config.path, &docker.config.digest);
     }
-    if let Some(containerd) = facts.containerd_counts() {
-        file(containerd.config.path, &containerd.config.digest);
+    for rootless in &facts.rootless {
+        file(&rootless.config.path, &rootless.config.digest);
+    }
+    for (path, digest) in facts.containerd.iter().flat_map(|containerd| &containerd.files) {
+        file(path, digest);
+    }
+    for one in &facts.rancher {
+        file(&one.generated.path, &one.generated.digest);
+        file(&one.template.path, &one.template.digest);
+    }
+    for (path, digest) in &facts.toolkit.hook_files {
+        file(path, &Some(digest.clone()));
     }
     for spec in &facts.specs {
         file(&spec.path, &spec.digest);
+    }
+    for one in facts.drop_ins.iter().filter(|one| one.text.is_there()) {
+        file(one.path, &one.text.get().map(|text| Digest::of(text.as_bytes())));
+    }
+    for path in [&facts.own.runtime, &facts.toolkit.runtime, &facts.toolkit.hook].into_iter().flatten() {
+        basis.insert(path.clone(), "is there".to_owned());
     }
     if let Ok(wanted) = &facts.wanted {
         basis
@@ -104,7 +148,16 @@ fn spec(facts: &Facts, plan: &mut Plan) {
             return;
         }
     };
-    if facts.sound_spec().is_some() {
+    let gone: Vec<String> = plan
+        .changes
+        .iter()
+        .filter_map(|change| match &change.op {
+            Op::RemoveFile { path } => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
+    let specs = || facts.specs.iter().filter(|file| !gone.contains(&file.path));
+    if facts.sound_spec().is_some_and(|file| !gone.contains(&file.path)) {
         return;
     }
     if let Some((dir, reason)) = facts.specs_unseen.first() {
@@ -112,11 +165,12 @@ fn spec(facts: &Facts, plan: &mut Plan) {
         return;
     }
     // One healthy spec is enough: then only what hides or cancels it goes.
-    let healthy = facts.specs.iter().any(|file| file.ours() && file.healthy() && file.path != SPEC_PATH);
-    let conflicts = facts.conflicts();
+    let healthy = specs().any(|file| file.ours() && file.healthy() && file.path != SPEC_PATH);
+    let mut conflicts = facts.conflicts();
+    conflicts.retain(|(_, one, two)| !gone.iter().any(|path| path == one || path == two));
     let mut before = Before::NoFile;
     let mut own_is_good = false;
-    for file in &facts.specs {
+    for file in specs() {
         let in_the_way = conflicts.iter().any(|(_, one, two)| *one == file.path || *two == file.path);
         if file.path == SPEC_PATH && !healthy {
             own_is_good = file.healthy();
@@ -190,168 +244,49 @@ fn spec(facts: &Facts, plan: &mut Plan) {
     plan.notes.extend(wanted.notes.iter().cloned());
 }
 
-fn plan_docker(facts: &Facts, docker: &Docker, intent: &Intent, plan: &mut Plan) {
-    let reads = docker.reads();
-    let file = match &docker.config.says {
-        Seen::Is(file) => file.clone(),
-        Seen::Absent => match formats::daemonjson::DaemonJson::parse(b"") {
-            Ok(empty) => empty,
-            Err(_) => return,
-        },
-        Seen::Unreadable(reason) => {
-            let says = format!("{} cannot be edited: {reason}", docker.config.path);
-            // Only who asks for Docker by name is refused for it: the other floors' plans must not hang on it.
-            if intent.engine.is_some() {
-                plan.refusals.push(Refusal {
-                    because: "container/daemon-json-broken".to_owned(),
-                    says,
-                    instead: "mend the file first; thruway doctor shows the line".to_owned(),
-                });
-            } else {
-                plan.notes.push(says);
-            }
-            return;
-        }
-    };
-    let mut because = Vec::new();
-    let mut risk = Vec::new();
-    let mut did = Vec::new();
-    let mut now = file.clone();
-    let mut edit = |path: &[&str], value: serde_json::Value| -> Result<(), JsonError> {
-        now = now.set(path, &value)?;
-        Ok(())
-    };
-    let edits = (|| -> Result<(), JsonError> {
-        let runtime = facts.toolkit.runtime.as_deref();
-        let told = |keys: &[&str]| file.get(keys);
-        if reads == Reads::Off {
-            edit(&["features", "cdi"], json!(true))?;
-            because.push("container/cdi-not-enabled".to_owned());
-            did.push("let Docker read CDI specs");
-        }
-        // Named by its path, or not named at all where nothing but this runtime would serve.
-        let named = docker.nvidia_path();
-        let wrong = named.as_deref().is_some_and(|path| path.contains('/') && Some(path) != runtime);
-        let needed = named.is_none() && (reads == Reads::TooOld || intent.default_runtime);
-        match runtime {
-            Some(runtime) if wrong => {
-                edit(&["runtimes", "nvidia", "path"], json!(runtime))?;
-                because.push("container/runtime-path-missing".to_owned());
-                did.push("name NVIDIA's runtime where it is");
-            }
-            Some(runtime) if needed => {
-                edit(&["runtimes", "nvidia"], json!({"path": runtime, "runtimeArgs": []}))?;
-                because.push("container/gpu-way".to_owned());
-                did.push("name NVIDIA's runtime");
-            }
-            None if needed || wrong => plan.notes.push(no_runtime(docker)),
-            _ => {}
-        }
-        if intent.default_runtime && runtime.is_some() && told(&["default-runtime"]) != Some(json!("nvidia")) {
-            edit(&["default-runtime"], json!("nvidia"))?;
-            because.push("container/gpu-way".to_owned());
-            did.push("make it the default");
-            risk.push(Risk::Security(
-                "any image that sets NVIDIA_VISIBLE_DEVICES then gets every GPU, asked for or not".to_owned(),
-            ));
-        }
-        Ok(())
-    })();
-    if let Err(bad) = edits {
-        plan.notes.push(format!("{}:{} cannot be edited: {}", docker.config.path, bad.line, bad.says));
-        return;
-    }
-    if did.is_empty() || now.text() == file.text() {
-        return;
-    }
-    because.dedup();
-    plan.changes.push(Change {
+/// A file written whole; what stood there is kept by the journal.
+fn write<T>(title: String, file: &Written<T>, text: String, because: &[String]) -> Change {
+    Change {
         layer: Layer::Container,
-        title: did.join(", "),
-        op: Op::WriteFile {
-            path: docker.config.path.to_owned(),
-            content: Content::Text(now.text().to_owned()),
-            mode: 0o644,
-        },
-        expects: docker.config.digest.clone().map_or(Before::NoFile, Before::File),
-        because: because.clone(),
-        risk,
-        effective: Effective::NextContainer,
-        undo: Undo::Exact,
-    });
-    let live = docker.info.get().is_some_and(|info| info.live_restore);
-    let outage = if live {
-        "Docker takes no orders for some seconds; its containers run on (live-restore is on)"
-    } else {
-        "every container of this Docker stops, and only those with a restart policy start again (live-restore is off)"
-    };
-    plan.changes.push(restart("docker.service", outage, because));
-}
-
-fn no_runtime(docker: &Docker) -> String {
-    let version = docker.version.get().map_or_else(|| "this Docker".to_owned(), |version| format!("Docker {version}"));
-    match (docker.reads(), docker.nvidia_path()) {
-        (Reads::TooOld, _) => format!(
-            "{version} reads no CDI specs and NVIDIA's runtime is not installed: update Docker to 25 or later, or \
-             install nvidia-container-toolkit, then plan again"
-        ),
-        (_, Some(path)) => format!("daemon.json names {path}, which is not there: install nvidia-container-toolkit"),
-        (_, None) => "NVIDIA's runtime cannot be the default: nvidia-container-toolkit is not installed".to_owned(),
-    }
-}
-
-fn plan_containerd(containerd: &Containerd, intent: &Intent, plan: &mut Plan) {
-    if containerd.reads() != Reads::Off {
-        if containerd.reads() == Reads::TooOld && intent.engine.is_some() {
-            plan.refusals.push(Refusal {
-                because: "container/gpu-way".to_owned(),
-                says: "this containerd is too old to read CDI specs".to_owned(),
-                instead: "update containerd to 1.7 or later".to_owned(),
-            });
-        }
-        return;
-    }
-    let path = containerd.config.path;
-    let text = match &containerd.config.says {
-        Seen::Is(file) => file.with_cdi(),
-        // Settings that a file does not name keep their defaults.
-        Seen::Absent => Ok("version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  enable_cdi = true\n".to_owned()),
-        Seen::Unreadable(reason) => {
-            plan.notes.push(format!("{path} cannot be edited: {reason}"));
-            return;
-        }
-    };
-    let text = match text {
-        Ok(text) => text,
-        Err(bad) => {
-            plan.notes.push(format!("{path} cannot be edited: {bad}"));
-            return;
-        }
-    };
-    let because = vec!["container/cdi-not-enabled".to_owned()];
-    plan.changes.push(Change {
-        layer: Layer::Container,
-        title: "let containerd read CDI specs".to_owned(),
-        op: Op::WriteFile { path: path.to_owned(), content: Content::Text(text), mode: 0o644 },
-        expects: containerd.config.digest.clone().map_or(Before::NoFile, Before::File),
-        because: because.clone(),
+        title,
+        op: Op::WriteFile { path: file.path.clone(), content: Content::Text(text), mode: 0o644 },
+        expects: file.digest.clone().map_or(Before::NoFile, Before::File),
+        because: because.to_vec(),
         risk: Vec::new(),
         effective: Effective::NextContainer,
         undo: Undo::Exact,
-    });
-    let outage = "containerd takes no orders for some seconds; its containers and pods run on";
-    plan.changes.push(restart("containerd.service", outage, because));
+    }
 }
 
-fn restart(unit: &str, outage: &str, because: Vec<String>) -> Change {
+fn restart(unit: &str, outage: &str, because: &[String]) -> Change {
+    service(
+        format!("restart {unit}, which reads its configuration only then"),
+        unit,
+        ServiceVerb::Restart,
+        vec![Risk::Outage(outage.to_owned())],
+        because,
+    )
+}
+
+fn service(title: String, unit: &str, verb: ServiceVerb, risk: Vec<Risk>, because: &[String]) -> Change {
     Change {
         layer: Layer::Container,
-        title: format!("restart {unit}, which reads its configuration only then"),
-        op: Op::Service { unit: unit.to_owned(), verb: ServiceVerb::Restart },
+        title,
+        op: Op::Service { unit: unit.to_owned(), verb },
         expects: Before::Nothing,
-        because,
-        risk: vec![Risk::Outage(outage.to_owned())],
+        because: because.to_vec(),
+        risk,
         effective: Effective::NextContainer,
         undo: Undo::Inverse,
+    }
+}
+
+/// How pods come to a runtime of that name.
+fn runtime_class(plan: &mut Plan) {
+    let hint = "pods ask for this runtime by a RuntimeClass: printf 'apiVersion: node.k8s.io/v1\\nkind: RuntimeClass\\n\
+                metadata: {name: nvidia}\\nhandler: nvidia\\n' | kubectl apply -f -; then runtimeClassName: nvidia in the \
+                pod's spec";
+    if !plan.notes.iter().any(|note| note == hint) {
+        plan.notes.push(hint.to_owned());
     }
 }

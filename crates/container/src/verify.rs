@@ -1,10 +1,10 @@
 //! Whether what a plan promised is so, by what the engine says of itself and by the machine's files.
 
 use cdi::NoSpec;
-use model::{Evidence, Intent, Outcome, OutcomeState, Seen, Source};
+use model::{Evidence, GpuRuntime, Intent, Outcome, OutcomeState, Seen, Source};
 
 use crate::Facts;
-use crate::facts::{Docker, Reads, SpecState};
+use crate::facts::{Containerd, Docker, Reads, SpecState};
 
 /// Looks at the spec and at each engine again.
 pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
@@ -14,9 +14,18 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
     let mut outcomes = vec![spec(facts)];
     if let Some(docker) = facts.docker.as_ref().filter(|_| intent.engine.as_deref().is_none_or(|e| e == "docker")) {
         outcomes.extend(docker_reads(docker));
-        outcomes.extend(docker_runtime(facts, docker, intent));
+        outcomes.extend(docker_runtime(docker, intent));
     }
-    if let Some(containerd) = facts.containerd_counts() {
+    let wanted = |name: &str| intent.engine.as_deref().is_none_or(|engine| engine == name);
+    let asked = intent.runtime.is_some_and(|whose| whose != GpuRuntime::Nobody) || intent.replace_toolkit;
+    let counted = match intent.engine.as_deref() {
+        Some("containerd") => facts.containerd.as_ref(),
+        _ => facts.containerd_counts(),
+    };
+    if let Some(containerd) = counted.filter(|_| wanted("containerd")) {
+        if asked {
+            outcomes.push(containerd_runtime(facts, containerd));
+        }
         let state = match containerd.reads() {
             Reads::Yes => OutcomeState::Held,
             Reads::Off => OutcomeState::Failed("enable_cdi is not set".to_owned()),
@@ -24,7 +33,7 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
             Reads::Unknown(reason) => OutcomeState::Unknown(reason.to_string()),
         };
         let value = format!("{} by its version and file", facts.engine_names().join(", "));
-        let evidence = vec![Evidence { source: Source::file(containerd.config.path), value }];
+        let evidence = vec![Evidence { source: Source::file(&containerd.config.path), value }];
         outcomes.push(Outcome { says: "containerd reads CDI specs".to_owned(), state, evidence });
     }
     outcomes
@@ -61,6 +70,26 @@ fn spec(facts: &Facts) -> Outcome {
     Outcome { says, state, evidence }
 }
 
+/// What the file says, by containerd's own reading of it where that could be had.
+fn containerd_runtime(facts: &Facts, containerd: &Containerd) -> Outcome {
+    let path = containerd.nvidia_path();
+    let by_itself = containerd.says.get();
+    let state = match (path, by_itself) {
+        (None, _) => OutcomeState::Failed(format!("{} names no runtime nvidia", containerd.config.path)),
+        (Some(path), _) if !facts.is_runtime(path) => OutcomeState::Failed(format!("{path} is not there")),
+        (Some(_), Some(says)) if says.error.is_some() => {
+            OutcomeState::Failed(format!("containerd cannot load it: {}", says.error.as_deref().unwrap_or_default()))
+        }
+        (Some(path), Some(says)) if says.runtimes.get("nvidia").map(String::as_str) != Some(path) => {
+            OutcomeState::Failed("by its own reading containerd has no such runtime: another file rules".to_owned())
+        }
+        (Some(_), _) => OutcomeState::Held,
+    };
+    let value = format!("runtime nvidia: {}", path.unwrap_or("none"));
+    let evidence = vec![Evidence { source: Source::file(&containerd.config.path), value }];
+    Outcome { says: "containerd knows the runtime nvidia".to_owned(), state, evidence }
+}
+
 /// Docker 25 and later: what the daemon says counts, what the file says is pending until it is read.
 fn docker_reads(docker: &Docker) -> Option<Outcome> {
     let state = match (docker.reads(), &docker.info) {
@@ -83,13 +112,13 @@ fn docker_reads(docker: &Docker) -> Option<Outcome> {
 }
 
 /// Where daemon.json names the older runtime.
-fn docker_runtime(facts: &Facts, docker: &Docker, intent: &Intent) -> Option<Outcome> {
+fn docker_runtime(docker: &Docker, intent: &Intent) -> Option<Outcome> {
     let path = docker.nvidia_path()?;
     let default = docker.default_runtime().is_some_and(|name| name == "nvidia");
     let state = match &docker.info {
-        _ if facts.toolkit.runtime.is_none() => OutcomeState::Failed(format!("{path} is not there")),
+        _ if docker.runtime_there == Seen::Is(false) => OutcomeState::Failed(format!("{path} is not there")),
         Seen::Is(info) if !info.runtimes.iter().any(|name| name == "nvidia") => {
-            OutcomeState::Pending("a restart of Docker".to_owned())
+            OutcomeState::Pending("a reload of Docker".to_owned())
         }
         Seen::Is(info) if default && info.default_runtime.as_deref() != Some("nvidia") => {
             OutcomeState::Pending("a restart of Docker".to_owned())

@@ -1,8 +1,11 @@
 //! `/etc/containerd/config.toml`, versions 1, 2 and 3: what it says of the CRI plugin, and `enable_cdi` switched on by
 //! splicing bytes, so that comments, order and line ends stay.
 
+mod edit;
+
 use std::fmt;
 
+pub use edit::{Runtime, Wish};
 use toml_edit::{Document, Item, TableLike};
 
 /// Why a text is no containerd configuration, or why it cannot be edited.
@@ -36,12 +39,12 @@ pub struct ContainerdToml {
     pub default_runtime: Option<String>,
     /// Globs of further files: a setting may come from there.
     pub imports: Vec<String>,
-    /// Byte range of enable_cdi's value.
-    value: Option<(usize, usize)>,
-    /// Byte range of the CRI plugin's own table header, and whether it is written as one.
-    table: Option<(usize, usize)>,
-    /// The CRI plugin's settings are given in a form that has no header (inline or dotted).
-    headless: bool,
+    /// The file says something of the CRI plugin. Before 2.1 the last file that does replaces what the others say of it.
+    pub has_cri: bool,
+    /// `version` is written out; containerd takes a file without it for version 1.
+    pub versioned: bool,
+    /// The file says something of some plugin.
+    pub has_plugins: bool,
 }
 
 impl ContainerdToml {
@@ -70,9 +73,9 @@ impl ContainerdToml {
             runtimes: Vec::new(),
             default_runtime: None,
             imports: Vec::new(),
-            value: None,
-            table: None,
-            headless: false,
+            has_cri: false,
+            versioned: root.contains_key("version"),
+            has_plugins: root.contains_key("plugins"),
         };
         for item in root.get("disabled_plugins").and_then(Item::as_array).into_iter().flatten() {
             if matches!(item.as_str(), Some("cri" | "io.containerd.grpc.v1.cri" | "io.containerd.cri.v1.runtime")) {
@@ -83,18 +86,9 @@ impl ContainerdToml {
             this.imports.extend(item.as_str().map(str::to_owned));
         }
         let plugin = root.get("plugins").and_then(Item::as_table_like).and_then(|all| all.get(this.plugin()));
-        if let Some(plugin) = plugin {
-            match plugin {
-                Item::Table(table) if !table.is_implicit() && !table.is_dotted() => {
-                    this.table = table.span().map(|span| (span.start, span.end));
-                    this.headless = this.table.is_none();
-                }
-                Item::Table(table) if table.is_implicit() && !table.is_dotted() => {}
-                _ => this.headless = true,
-            }
-            if let Some(table) = plugin.as_table_like() {
-                this.read_plugin(bytes, table);
-            }
+        this.has_cri = plugin.is_some();
+        if let Some(table) = plugin.and_then(Item::as_table_like) {
+            this.read_plugin(bytes, table);
         }
         Ok(this)
     }
@@ -103,7 +97,6 @@ impl ContainerdToml {
         if let Some(value) = plugin.get("enable_cdi").and_then(Item::as_value) {
             let span = value.span().unwrap_or_default();
             self.enable_cdi = value.as_bool().map(|on| (on, line_at(bytes, span.start)));
-            self.value = Some((span.start, span.end));
         }
         let containerd = plugin.get("containerd").and_then(Item::as_table_like);
         let Some(containerd) = containerd else { return };
@@ -119,59 +112,6 @@ impl ContainerdToml {
     pub fn text(&self) -> &str {
         &self.text
     }
-
-    /// The file with `enable_cdi = true` for the CRI plugin; the same bytes where it says so. Version 1 files have no
-    /// such setting in any containerd that reads only them, so they are refused.
-    pub fn with_cdi(&self) -> Result<String, TomlError> {
-        let refuse = |says: &str| Err(TomlError { line: 1, says: says.to_owned() });
-        if self.version < 2 {
-            return refuse("a version 1 file must first be migrated (containerd config migrate)");
-        }
-        if self.enable_cdi.is_some_and(|(on, _)| on) {
-            return Ok(self.text.clone());
-        }
-        let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
-        let edited = match (self.value, self.table) {
-            (Some((start, end)), _) => self.splice(start, end, "true"),
-            (None, Some((start, _))) => {
-                // The line of the table's header.
-                let back = self.text.get(start..).unwrap_or_default();
-                match back.find('\n') {
-                    Some(at) => {
-                        let next = back.get(at + 1..).unwrap_or_default().lines().next().unwrap_or_default();
-                        let white = next.len() - next.trim_start().len();
-                        let indent = next.get(..white).filter(|white| !white.is_empty()).unwrap_or("  ");
-                        let at = start + at + 1;
-                        self.splice(at, at, &format!("{indent}enable_cdi = true{newline}"))
-                    }
-                    None => format!("{}{newline}  enable_cdi = true{newline}", self.text),
-                }
-            }
-            (None, None) if self.headless => {
-                return refuse("the CRI plugin's settings stand in one line; write them as a table first");
-            }
-            (None, None) => {
-                let lead = match () {
-                    () if self.text.is_empty() => "",
-                    () if self.text.ends_with('\n') => newline,
-                    () => &format!("{newline}{newline}"),
-                };
-                let plugin = self.plugin();
-                format!("{}{lead}[plugins.\"{plugin}\"]{newline}  enable_cdi = true{newline}", self.text)
-            }
-        };
-        match ContainerdToml::parse(edited.as_bytes()) {
-            Ok(now) if now.enable_cdi.is_some_and(|(on, _)| on) => Ok(edited),
-            Ok(_) => refuse("enable_cdi could not be put into this file"),
-            Err(bad) => Err(bad),
-        }
-    }
-
-    fn splice(&self, start: usize, end: usize, new: &str) -> String {
-        let front = self.text.get(..start).unwrap_or_default();
-        let back = self.text.get(end..).unwrap_or_default();
-        format!("{front}{new}{back}")
-    }
 }
 
 fn line_at(text: &[u8], at: usize) -> u32 {
@@ -184,6 +124,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const CDI: Wish<'_> = Wish { version: 3, cdi: true, runtime: None };
+    const ALL: Wish<'_> = Wish {
+        version: 2,
+        cdi: true,
+        runtime: Some(Runtime { name: "nvidia", binary: "/usr/bin/thruway-runtime", default: true }),
+    };
 
     const TWO: &str = "# mine\nversion = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"] # cri\n    \
                        sandbox_image = \"pause:3.9\"\n    [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n      \
@@ -203,22 +150,22 @@ mod tests {
 
     #[test]
     fn cdi_is_switched_on_by_one_line() {
-        let now = ContainerdToml::parse(TWO.as_bytes()).unwrap().with_cdi().unwrap();
+        let now = ContainerdToml::parse(TWO.as_bytes()).unwrap().with(&CDI).unwrap();
         assert_eq!(now, TWO.replace("# cri\n", "# cri\n    enable_cdi = true\n"));
         let off = now.replace("enable_cdi = true", "enable_cdi = false # why");
         let file = ContainerdToml::parse(off.as_bytes()).unwrap();
         assert_eq!(file.enable_cdi, Some((false, 6)));
-        assert_eq!(file.with_cdi().unwrap(), off.replace("= false", "= true"));
+        assert_eq!(file.with(&CDI).unwrap(), off.replace("= false", "= true"));
         let three = "version = 3\r\n";
-        let now = ContainerdToml::parse(three.as_bytes()).unwrap().with_cdi().unwrap();
+        let now = ContainerdToml::parse(three.as_bytes()).unwrap().with(&CDI).unwrap();
         assert_eq!(now, "version = 3\r\n\r\n[plugins.\"io.containerd.cri.v1.runtime\"]\r\n  enable_cdi = true\r\n");
-        assert_eq!(ContainerdToml::parse(now.as_bytes()).unwrap().with_cdi().unwrap(), now);
+        assert_eq!(ContainerdToml::parse(now.as_bytes()).unwrap().with(&CDI).unwrap(), now);
     }
 
     #[test]
     fn a_header_only_for_a_child_is_no_header() {
         let text = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/x\"\n";
-        let now = ContainerdToml::parse(text.as_bytes()).unwrap().with_cdi().unwrap();
+        let now = ContainerdToml::parse(text.as_bytes()).unwrap().with(&CDI).unwrap();
         assert!(now.starts_with(text) && now.ends_with("cri\"]\n  enable_cdi = true\n"), "{now}");
     }
 
@@ -226,15 +173,14 @@ mod tests {
     fn refusals_and_errors() {
         assert_eq!(ContainerdToml::parse(b"version = 2\n[plugins\n").unwrap_err().line, 2);
         let inline = "version = 2\nplugins = { \"io.containerd.grpc.v1.cri\" = { sandbox_image = \"x\" } }\n";
-        assert!(ContainerdToml::parse(inline.as_bytes()).unwrap().with_cdi().is_err());
-        assert!(ContainerdToml::parse(b"").unwrap().with_cdi().is_err());
+        assert!(ContainerdToml::parse(inline.as_bytes()).unwrap().with(&CDI).is_err());
     }
 
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(file) = ContainerdToml::parse(&bytes) {
-                let _ = file.with_cdi();
+                let _ = file.with(&ALL);
             }
         }
 
@@ -251,7 +197,7 @@ mod tests {
             }
             let file = ContainerdToml::parse(text.as_bytes()).unwrap();
             prop_assert_eq!(file.text(), &text);
-            let now = file.with_cdi().unwrap();
+            let now = file.with(&CDI).unwrap();
             let left: Vec<&str> = now.split_inclusive('\n').filter(|line| !line.contains("enable_cdi")).collect();
             prop_assert_eq!(left.concat(), text);
         }

@@ -146,6 +146,21 @@ impl Journal<'_> {
                 self.files.remove(path)?;
                 self.finish(tx, step, &change.op, path)
             }
+            Op::Link { path, target } => {
+                let (before, _) = self.files.here(path)?;
+                if before != Image::Absent {
+                    return Err(Error::Changed { path: path.clone() });
+                }
+                let dirs = self.files.missing_dirs(&self.files.unfollowed(path)?)?;
+                self.point()?;
+                self.store.append(intent(tx, step, Some(before), dirs.clone()))?;
+                self.point()?;
+                self.files.make_dirs(&dirs)?;
+                self.point()?;
+                let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                self.files.link(path, target, owner)?;
+                self.finish(tx, step, &change.op, path)
+            }
             op => {
                 self.point()?;
                 let outputs = self.picture(op)?;
@@ -185,7 +200,9 @@ impl Journal<'_> {
                 (self.files.image(path)?.0.digest() != Some(wanted)).then_some(path)
             }
             // The name itself: a link that leads nowhere is somebody's link.
-            (Before::NoFile, Op::WriteFile { path, .. }) => (self.files.here(path)?.0 != Image::Absent).then_some(path),
+            (Before::NoFile, Op::WriteFile { path, .. } | Op::Link { path, .. }) => {
+                (self.files.here(path)?.0 != Image::Absent).then_some(path)
+            }
             (Before::Value(wanted), Op::Sysfs { path, .. }) => {
                 (self.files.machine.value(path).get() != Some(wanted)).then_some(path)
             }
@@ -226,7 +243,7 @@ fn intent(tx: u64, step: usize, before: Option<Image>, dirs: Vec<String>) -> Ent
 }
 
 fn found(files: &Files, op: &Op, path: &str) -> Result<(Image, Vec<u8>), Error> {
-    if matches!(op, Op::RemoveFile { .. }) { files.here(path) } else { files.image(path) }
+    if matches!(op, Op::RemoveFile { .. } | Op::Link { .. }) { files.here(path) } else { files.image(path) }
 }
 
 /// Files that are no longer as the applied changes left them: edited, replaced or removed since.
@@ -256,7 +273,7 @@ pub(crate) fn drift(files: &Files, log: &[Transaction]) -> Result<Vec<Drift>, Er
 /// The file an operation writes, if it is a plain file's.
 pub(crate) fn path_of(op: &Op) -> Option<&str> {
     match op {
-        Op::WriteFile { path, .. } | Op::RemoveFile { path } => Some(path),
+        Op::WriteFile { path, .. } | Op::RemoveFile { path } | Op::Link { path, .. } => Some(path),
         _ => None,
     }
 }

@@ -256,7 +256,7 @@ fn api_only(id: &str) -> HandError {
 impl Hands for RealHands {
     fn act(&self, op: &Op) -> Result<(), HandError> {
         match op {
-            Op::WriteFile { path, .. } | Op::RemoveFile { path } => Err(file_op(path)),
+            Op::WriteFile { path, .. } | Op::RemoveFile { path } | Op::Link { path, .. } => Err(file_op(path)),
             Op::Sysfs { path, value, .. } => self.sysfs(path, value),
             Op::Service { unit, verb } => self.service(unit, *verb),
             Op::Regenerate(tool) => self.tool(tool, tool.argv()),
@@ -277,7 +277,7 @@ impl Hands for RealHands {
 
     fn take_back(&self, op: &Op) -> Result<(), HandError> {
         match op {
-            Op::WriteFile { path, .. } | Op::RemoveFile { path } => Err(file_op(path)),
+            Op::WriteFile { path, .. } | Op::RemoveFile { path } | Op::Link { path, .. } => Err(file_op(path)),
             Op::Sysfs { path, back, .. } => self.sysfs(path, back),
             Op::Service { unit, verb } => self.service(unit, opposite(*verb)),
             Op::Regenerate(tool) => self.tool(tool, tool.back()),

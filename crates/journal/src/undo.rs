@@ -94,7 +94,7 @@ impl Journal<'_> {
         for (_, change) in happened {
             match &change.op {
                 Op::WriteFile { path, .. } | Op::Sysfs { path, .. } => touched.insert(self.files.real(path)?),
-                Op::RemoveFile { path } => touched.insert(self.files.unfollowed(path)?),
+                Op::RemoveFile { path } | Op::Link { path, .. } => touched.insert(self.files.unfollowed(path)?),
                 Op::Proxmox { vmid, .. } => touched.insert(format!("VM {vmid}")),
                 Op::ProxmoxMapping { id, .. } => touched.insert(format!("mapping {id}")),
                 Op::Bind(op) => touched.insert(format!("function {}", op.bdf)),
@@ -167,9 +167,10 @@ impl Journal<'_> {
                 Op::WriteFile { content, .. } => content.to_bytes(),
                 _ => None,
             };
-            let is_wanted = match &wanted {
-                Some(wanted) => matches!(now, Image::File { .. }) && bytes == *wanted,
-                None => now == Image::Absent,
+            let is_wanted = match (&wanted, &change.op) {
+                (_, Op::Link { target, .. }) => matches!(&now, Image::Link { target: found, .. } if found == target),
+                (Some(wanted), _) => matches!(now, Image::File { .. }) && bytes == *wanted,
+                (None, _) => now == Image::Absent,
             };
             if is_wanted {
                 // Seen is not durable: the name, or in a file written in place all of it, may still be in memory only.
@@ -234,7 +235,7 @@ impl Journal<'_> {
             (self.tell)(Progress::Back { index, of, change });
             self.point()?;
             match (&change.op, path_of(&change.op)) {
-                (_, Some(path)) => self.with_room(|| self.restore(record, path))?,
+                (_, Some(path)) => self.with_room(|| self.restore(record, &change.op, path))?,
                 (Op::Regenerate(_) | Op::KernelArgs { .. }, _) => {
                     undone.notes.extend(self.regenerate(&transaction, step, record, change)?)
                 }
@@ -352,11 +353,13 @@ impl Journal<'_> {
         let (now, mine) = self.found(&change.op, path)?;
         let ours = match &change.op {
             Op::WriteFile { content, .. } => content.to_bytes().unwrap_or_default(),
+            Op::Link { target, .. } => target.clone().into_bytes(),
             _ => Vec::new(),
         };
         let left = match &record.after {
             Some(after) => now.same(after),
             None if matches!(change.op, Op::WriteFile { .. }) => matches!(now, Image::File { .. }) && mine == ours,
+            None if matches!(change.op, Op::Link { .. }) => matches!(now, Image::Link { .. }) && mine == ours,
             None => now == Image::Absent,
         };
         let Some(before) = record.before.as_ref().filter(|before| !left && !now.same(before)) else { return Ok(()) };
@@ -369,7 +372,7 @@ impl Journal<'_> {
         Err(Error::Conflict { tx: transaction.number, path: path.to_owned(), diff })
     }
 
-    fn restore(&self, record: &StepRecord, path: &str) -> Result<(), Error> {
+    fn restore(&self, record: &StepRecord, op: &Op, path: &str) -> Result<(), Error> {
         match &record.before {
             Some(image @ Image::File { digest, mode, .. }) => {
                 let bytes = self.store.blob(digest)?;
@@ -377,6 +380,10 @@ impl Journal<'_> {
                 self.files.write(path, &bytes, &Like { mode: *mode, image: Some(image), time: true })?;
             }
             Some(Image::Link { target, uid, gid }) => self.files.link(path, target, (*uid, *gid))?,
+            Some(Image::Absent) if matches!(op, Op::Link { .. }) => {
+                self.files.remove(path)?;
+                self.files.remove_dirs(&record.dirs)?;
+            }
             Some(Image::Absent) => {
                 let real = self.files.real(path)?;
                 if self.files.image(&real)?.0 != Image::Absent {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use model::{Reason, Seen};
 
-use crate::{Answer, Engine, Machine, MachineExt as _, Question};
+use crate::{Answer, ContainerdSays, Engine, Machine, MachineExt as _, Question};
 
 /// A dead API server or a hung engine must not hang the doctor.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -37,6 +37,7 @@ pub(crate) fn ask(machine: &dyn Machine, question: Question) -> Seen<Answer> {
             };
             json(run(&program, &["info", "--format", format]))
         }
+        Question::ContainerdConfig => containerd(machine),
         Question::Kube(list) => {
             let Some(program) = find(machine, "kubectl") else { return Seen::Absent };
             let configured = ["/root/.kube/config", "/etc/kubernetes/admin.conf", "/etc/rancher/k3s/k3s.yaml"];
@@ -48,6 +49,37 @@ pub(crate) fn ask(machine: &dyn Machine, question: Question) -> Seen<Answer> {
             }
             json(run(&program, &argv))
         }
+    }
+}
+
+fn containerd(machine: &dyn Machine) -> Seen<Answer> {
+    if !machine.exists("/run/containerd/containerd.sock") {
+        return Seen::Absent;
+    }
+    let Some(program) = find(machine, "containerd") else { return Seen::Absent };
+    let version = match run(&program, &["--version"]) {
+        Ok(version) => version,
+        Err(reason) => return Seen::Unreadable(reason),
+    };
+    // "containerd github.com/containerd/containerd v1.7.24 88bf19b2…"
+    let version = version.split_whitespace().nth(2).map(|word| word.trim_start_matches('v').to_owned());
+    let mut says = ContainerdSays { version, ..ContainerdSays::default() };
+    match run(&program, &["config", "dump"]) {
+        Err(Reason::Other(error)) => says.error = Some(error),
+        Err(reason) => return Seen::Unreadable(reason),
+        Ok(text) => match formats::containerdtoml::ContainerdToml::parse(text.as_bytes()) {
+            Ok(file) => {
+                says.enable_cdi = file.enable_cdi.map(|(on, _)| on);
+                let runtimes = file.runtimes.into_iter();
+                says.runtimes = runtimes.map(|(name, binary)| (name, binary.unwrap_or_default())).collect();
+                says.default_runtime = file.default_runtime;
+            }
+            Err(bad) => return Seen::Unreadable(Reason::Malformed(format!("containerd config dump: {bad}"))),
+        },
+    }
+    match serde_json::to_value(says) {
+        Ok(value) => Seen::Is(Answer::Json(value)),
+        Err(error) => Seen::Unreadable(Reason::Malformed(error.to_string())),
     }
 }
 

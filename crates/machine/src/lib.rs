@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use ext::MachineExt;
 pub use live::{Root, SIM_DIR};
 pub use memory::{Memory, Missing, Node, NodeKind};
-pub use question::{Answer, Engine, KubeList, Question};
+pub use question::{Answer, ContainerdSays, Engine, KubeList, Question};
 pub use record::Recorder;
 
 /// The most that is read of one file. sysfs and configuration files are far smaller; what is larger is hostile,

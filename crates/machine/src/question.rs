@@ -23,6 +23,9 @@ pub enum Question {
     Containers(Engine),
     /// The engine's own facts (`docker info`, `docker version`): version, runtimes, CDI directories. → [`Answer::Json`].
     EngineInfo(Engine),
+    /// containerd's version and what its configuration comes to (`containerd config dump`), as far as a GPU goes: the keys
+    /// of [`crate::ContainerdSays`]. → [`Answer::Json`]. Absent where no containerd listens.
+    ContainerdConfig,
     /// All objects of a kind, as the API server's List. → [`Answer::Json`]. Absent where no kubectl or kubeconfig is.
     Kube(KubeList),
 }
@@ -58,7 +61,7 @@ impl KubeList {
 }
 
 impl Question {
-    pub const ALL: [Question; 11] = [
+    pub const ALL: [Question; 12] = [
         Question::Nvml,
         Question::NvmlAll,
         Question::Codecs,
@@ -66,6 +69,7 @@ impl Question {
         Question::Containers(Engine::Podman),
         Question::EngineInfo(Engine::Docker),
         Question::EngineInfo(Engine::Podman),
+        Question::ContainerdConfig,
         Question::Kube(KubeList::Nodes),
         Question::Kube(KubeList::Pods),
         Question::Kube(KubeList::DaemonSets),
@@ -82,6 +86,7 @@ impl Question {
             Question::Containers(Engine::Podman) => "podman-containers",
             Question::EngineInfo(Engine::Docker) => "docker-info",
             Question::EngineInfo(Engine::Podman) => "podman-info",
+            Question::ContainerdConfig => "containerd-config",
             Question::Kube(KubeList::Nodes) => "kube-nodes",
             Question::Kube(KubeList::Pods) => "kube-pods",
             Question::Kube(KubeList::DaemonSets) => "kube-daemonsets",
@@ -109,9 +114,26 @@ impl fmt::Display for Question {
             Question::Containers(Engine::Podman) => f.write_str("podman inspect"),
             Question::EngineInfo(Engine::Docker) => f.write_str("docker info"),
             Question::EngineInfo(Engine::Podman) => f.write_str("podman info"),
+            Question::ContainerdConfig => f.write_str("containerd config dump"),
             Question::Kube(list) => write!(f, "kubectl get {}", list.resource()),
         }
     }
+}
+
+/// containerd by itself, out of `containerd --version` and `containerd config dump`; registries and their secrets are
+/// not among it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerdSays {
+    /// "1.7.24".
+    pub version: Option<String>,
+    /// `enable_cdi` of the CRI plugin; `None`: this containerd has no such setting.
+    pub enable_cdi: Option<bool>,
+    /// BinaryName by runtime; empty: the default, runc.
+    pub runtimes: std::collections::BTreeMap<String, String>,
+    pub default_runtime: Option<String>,
+    /// What it says where it cannot load its configuration.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

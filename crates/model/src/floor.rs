@@ -39,6 +39,15 @@ pub struct Intent {
     pub engine: Option<String>,
     /// Make the GPU runtime the engine's default, as old guides do.
     pub default_runtime: bool,
+    /// What engines know under the runtime name nvidia. None: what is installed, where an engine needs one at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<GpuRuntime>,
+    /// Let engines read CDI specs, said in their configuration also where it is their default.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cdi: bool,
+    /// Take NVIDIA's container toolkit out of the way: its units, its specs, its names in engines' configuration.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replace_toolkit: bool,
     /// The Deployment to patch, `namespace/name`; none: those that go round the scheduler's grant.
     pub deployment: Option<String>,
     /// Watch the boot that the plan waits for.
@@ -48,6 +57,18 @@ pub struct Intent {
     pub driver_file: Option<DriverFile>,
     /// What the VM's guest is told of where its cards sit on the host. None: what it is told now is left alone.
     pub hint: Option<Tell>,
+}
+
+/// Whose program stands under the runtime name nvidia, which `--runtime nvidia` and Kubernetes' RuntimeClass ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuRuntime {
+    /// /usr/bin/thruway-runtime.
+    Thruway,
+    /// NVIDIA's nvidia-container-runtime.
+    Nvidia,
+    /// Nobody's: CDI alone.
+    Nobody,
 }
 
 /// How much of the host a guest is told. It is host information, so nothing is told unasked.

@@ -139,6 +139,12 @@ pub enum Op {
     RemoveFile {
         path: String,
     },
+    /// Make a symbolic link where nothing is. `target` is written as it is. Missing parent directories are made; undo
+    /// removes link and directories.
+    Link {
+        path: String,
+        target: String,
+    },
     /// Write a value to a sysfs attribute. Undo writes `back`.
     Sysfs {
         path: String,

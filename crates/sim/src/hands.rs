@@ -43,7 +43,7 @@ impl Hands for SimHands {
     fn act(&self, op: &Op) -> Result<(), HandError> {
         let tree = self.tree()?;
         match op {
-            Op::WriteFile { path, .. } | Op::RemoveFile { path } => {
+            Op::WriteFile { path, .. } | Op::RemoveFile { path } | Op::Link { path, .. } => {
                 Err(HandError::NotHere { what: path.clone(), why: "files are the journal's own work".into() })
             }
             Op::Sysfs { path, value, .. } => sysfs(&tree, path, value),
@@ -64,7 +64,7 @@ impl Hands for SimHands {
     fn take_back(&self, op: &Op) -> Result<(), HandError> {
         let tree = self.tree()?;
         match op {
-            Op::WriteFile { .. } | Op::RemoveFile { .. } => self.act(op),
+            Op::WriteFile { .. } | Op::RemoveFile { .. } | Op::Link { .. } => self.act(op),
             Op::Sysfs { path, back, .. } => sysfs(&tree, path, back),
             Op::Service { unit, verb } => {
                 let opposite = match verb {

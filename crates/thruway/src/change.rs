@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use journal::{Journal, Progress, Recovered, State, Transaction, Undone};
 use machine::Kind;
-use model::{Handover, Intent, Layer, Op, OutcomeState, PLAN_SCHEMA, Plan, Tell};
+use model::{GpuRuntime, Handover, Intent, Layer, Op, OutcomeState, PLAN_SCHEMA, Plan, Tell};
 
 use crate::bind;
-use crate::cli::{ApplyArgs, Global, HintWish, PlanArgs, UndoArgs, WishArgs};
+use crate::cli::{ApplyArgs, Global, HintWish, PlanArgs, RuntimeWish, UndoArgs, WishArgs};
 use crate::paint::{Page, Tone, paint};
 use crate::plans;
 use crate::pve_api;
@@ -37,6 +37,13 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         clean: wish.clean,
         engine: wish.engine.clone(),
         default_runtime: wish.default_runtime,
+        runtime: wish.runtime.map(|whose| match whose {
+            RuntimeWish::Thruway => GpuRuntime::Thruway,
+            RuntimeWish::Nvidia => GpuRuntime::Nvidia,
+            RuntimeWish::None => GpuRuntime::Nobody,
+        }),
+        cdi: wish.cdi,
+        replace_toolkit: wish.replace_toolkit,
         deployment: wish.deployment.clone(),
         hint: wish.hint.map(|wish| match wish {
             HintWish::Card => Tell::Places,

@@ -352,9 +352,20 @@ pub struct WishArgs {
     /// It is checked against its own sums; nothing is ever downloaded by thruway
     #[arg(long, value_name = "FILE")]
     pub driver_file: Option<PathBuf>,
-    /// The container engine to configure
+    /// The container engine to configure: docker, containerd, crio, podman, k3s, rke2
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
+    /// Whose runtime engines are to know by the name nvidia: thruway's own, NVIDIA's, or none (CDI alone). Without it,
+    /// the one that is installed, where an engine needs one
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    pub runtime: Option<RuntimeWish>,
+    /// Say in the engine's configuration that it reads CDI specs, also where that is its default
+    #[arg(long)]
+    pub cdi: bool,
+    /// Put thruway in the place of NVIDIA's container toolkit: its units off, its specs and hooks away, its names in the
+    /// engines' configuration changed; its config.toml stays and is read. Undo brings all of it back
+    #[arg(long)]
+    pub replace_toolkit: bool,
     /// Make the GPU runtime the engine's default
     #[arg(long)]
     pub default_runtime: bool,
@@ -380,6 +391,16 @@ pub enum GuardWish {
     Report,
     /// The same; and if the network does not come back, undo and boot once more
     Undo,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeWish {
+    /// /usr/bin/thruway-runtime
+    Thruway,
+    /// NVIDIA's nvidia-container-runtime
+    Nvidia,
+    /// None: CDI alone
+    None,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

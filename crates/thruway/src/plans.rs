@@ -85,6 +85,7 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
     }
     match &change.op {
         Op::WriteFile { path, content, mode } => file_lines(page, path, content, *mode, machine, verbose),
+        Op::Link { path, target } => page.whole(4, "", 0, Tone::Code, &format!("ln -s {target} {path}")),
         Op::RemoveFile { path } => page.whole(4, "", 0, Tone::Code, &format!("remove {path}")),
         Op::Sysfs { path, value, .. } => page.whole(4, "", 0, Tone::Code, &format!("echo {value} > {path}")),
         Op::Service { unit, verb } => page.whole(4, "", 0, Tone::Code, &format!("systemctl {} {unit}", verb.word())),

@@ -44,7 +44,7 @@ pub(super) const GPU_WAY: Check<Facts> = Check {
             let version = docker.version.get().map_or_else(|| "unknown".to_owned(), |version| version.text.clone());
             trouble = trouble.seen(docker.version.source.clone(), format!("Docker {version}; CDI came with 25"));
             let value = docker.nvidia_path().unwrap_or_else(|| "no runtime named nvidia".to_owned());
-            trouble = trouble.seen(Source::file(docker.config.path), value);
+            trouble = trouble.seen(Source::file(&docker.config.path), value);
         }
         trouble = match &facts.toolkit.runtime {
             Some(path) => trouble.fix(
@@ -92,14 +92,19 @@ pub(super) const DAEMON_JSON_BROKEN: Check<Facts> = Check {
             (Seen::Is(_), _) => Verdict::Pass,
             (Seen::Absent, _) => Verdict::NotApplicable,
             (Seen::Unreadable(reason), Some(line)) => {
-                let path = docker.config.path;
-                let command = format!("dockerd --validate --config-file={path}");
+                let path = docker.config.path.as_str();
+                // --validate came with Docker 23.
+                let checks = docker.version.get().is_none_or(|version| version.at_least(&[23]));
+                let command = match checks {
+                    true => format!("dockerd --validate --config-file={path}"),
+                    false => format!("python3 -m json.tool {path}"),
+                };
                 Verdict::Fail(
                     Trouble::new(format!("dockerd cannot read {path} and will not start again: line {line} is wrong"))
                         .seen(Source::line(path, line), reason.to_string())
                         .fix(
                             Fix::by_hand(
-                                format!("mend line {line}, then let dockerd check the file"),
+                                format!("mend line {line}, then have the file checked"),
                                 &[&format!("sensible-editor +{line} {path}"), &command],
                                 "keep a copy of the file before",
                             )
@@ -107,7 +112,7 @@ pub(super) const DAEMON_JSON_BROKEN: Check<Facts> = Check {
                         ),
                 )
             }
-            (Seen::Unreadable(reason), None) => unknown(reason, docker.config.path),
+            (Seen::Unreadable(reason), None) => unknown(reason, docker.config.path.as_str()),
         }
     },
 };
@@ -125,15 +130,14 @@ pub(super) const RUNTIME_PATH_MISSING: Check<Facts> = Check {
     run: |facts| {
         let Some(docker) = &facts.docker else { return first(facts).unwrap_or(Verdict::NotApplicable) };
         if let Seen::Unreadable(reason) = &docker.config.says {
-            return unknown(reason, docker.config.path);
+            return unknown(reason, docker.config.path.as_str());
         }
         let Some(path) = docker.nvidia_path() else { return Verdict::NotApplicable };
-        let there = match path.rsplit_once('/') {
-            Some(_) => facts.toolkit.runtime.as_deref() == Some(path.as_str()),
-            None => facts.toolkit.runtime.is_some() && path == "nvidia-container-runtime",
-        };
-        if there {
-            return Verdict::Pass;
+        match &docker.runtime_there {
+            Seen::Is(false) => {}
+            Seen::Is(true) => return Verdict::Pass,
+            Seen::Absent => return Verdict::NotApplicable,
+            Seen::Unreadable(reason) => return unknown(reason, path),
         }
         let Some(file) = docker.config.says.get() else { return Verdict::NotApplicable };
         let default = docker.default_runtime().is_some_and(|name| name == "nvidia");
@@ -141,8 +145,8 @@ pub(super) const RUNTIME_PATH_MISSING: Check<Facts> = Check {
         let what = if default { "no container starts" } else { "containers that ask for it do not start" };
         let trouble =
             Trouble::new(format!("daemon.json names {path} as the runtime nvidia, which is not there: {what}"))
-                .seen(Source::line(docker.config.path, line), path);
-        Verdict::Fail(match &facts.toolkit.runtime {
+                .seen(Source::line(&docker.config.path, line), path);
+        Verdict::Fail(match facts.toolkit.runtime.as_ref().or(facts.own.runtime.as_ref()) {
             Some(real) => trouble.fix(
                 Fix::planned(format!("name {real} instead"), "thruway container plan --engine docker")
                     .costs("Docker restarts, and with it its containers"),
@@ -189,13 +193,13 @@ pub(super) const CDI_NOT_ENABLED: Check<Facts> = Check {
             let file = docker.config.says.get();
             let line = file.and_then(|file| file.line(&["features", "cdi"]));
             let value = if line.is_some() { "features.cdi is false" } else { "features.cdi is not set" };
-            trouble = trouble.seen(Source::File { path: docker.config.path.to_owned(), line }, value);
+            trouble = trouble.seen(Source::File { path: docker.config.path.clone(), line }, value);
         }
         if let Some(containerd) = facts.containerd_counts().filter(|containerd| containerd.reads() == Reads::Off) {
             let said = containerd.config.says.get().and_then(|file| file.enable_cdi);
             let value = if said.is_some() { "enable_cdi is false" } else { "enable_cdi is not set" };
             let line = said.map(|(_, line)| line);
-            trouble = trouble.seen(Source::File { path: containerd.config.path.to_owned(), line }, value);
+            trouble = trouble.seen(Source::File { path: containerd.config.path.clone(), line }, value);
         }
         let fix = Fix::planned("switch CDI on in the engine's own configuration and restart it", PLAN);
         Verdict::Fail(

@@ -104,7 +104,7 @@ pub(super) const DEFAULT_RUNTIME: Check<Facts> = Check {
         }
         let Some(docker) = &facts.docker else { return Verdict::NotApplicable };
         if let Seen::Unreadable(reason) = &docker.config.says {
-            return unknown(reason, docker.config.path);
+            return unknown(reason, docker.config.path.as_str());
         }
         let live = docker.info.get().and_then(|info| info.default_runtime.as_deref()) == Some("nvidia");
         let written = docker.default_runtime().is_some_and(|name| name == "nvidia");
@@ -120,7 +120,7 @@ pub(super) const DEFAULT_RUNTIME: Check<Facts> = Check {
         let line = docker.config.says.get().and_then(|file| file.line(&["default-runtime"]));
         Verdict::Warn(
             Trouble::new("any image that sets NVIDIA_VISIBLE_DEVICES gets every GPU of this machine, asked for or not")
-                .seen(Source::File { path: docker.config.path.to_owned(), line }, "default-runtime is nvidia")
+                .seen(Source::File { path: docker.config.path.clone(), line }, "default-runtime is nvidia")
                 .seen(facts.toolkit.env_accepted.source.clone(), "unprivileged containers may name GPUs")
                 .fix(
                     Fix::by_hand(

@@ -1,0 +1,63 @@
+//! thruway's own programs and files among the engines', and what of NVIDIA's stands in their place.
+
+use machine::{Machine, MachineExt};
+use model::{Digest, Seen};
+
+use super::program;
+use crate::facts::{DropIn, Own};
+
+/// CRI-O reads the files of its directory in the order of their names, so that ours comes after NVIDIA's 99-nvidia.
+pub const CRIO_DROP_IN: &str = "/etc/crio/crio.conf.d/99-thruway.conf";
+pub const PODMAN_DROP_IN: &str = "/etc/containers/containers.conf.d/99-thruway.conf";
+
+pub(crate) fn drop_ins(machine: &dyn Machine) -> Vec<DropIn> {
+    [("crio", CRIO_DROP_IN), ("podman", PODMAN_DROP_IN)]
+        .map(|(engine, path)| DropIn { engine, path, text: machine.text(path) })
+        .into()
+}
+
+pub(crate) fn own(machine: &dyn Machine) -> Own {
+    let ours = |name: &str| {
+        let path = program(machine, name);
+        let real = path.and_then(|path| machine.resolve(&path).is());
+        real.is_some_and(|path| path.ends_with("/thruway-runtime"))
+    };
+    Own {
+        runtime: program(machine, "thruway-runtime"),
+        hook: program(machine, "thruway-hook"),
+        bears_runtime: ours("nvidia-container-runtime"),
+        bears_hook: ours("nvidia-container-runtime-hook"),
+    }
+}
+
+/// NVIDIA's units that systemd wants at boot.
+pub(crate) fn nvidias_units(machine: &dyn Machine) -> Vec<String> {
+    const DIR: &str = "/etc/systemd/system";
+    let mut found = Vec::new();
+    for dir in machine.names(DIR).into_iter().filter(|name| name.ends_with(".wants")) {
+        for unit in machine.names(&format!("{DIR}/{dir}")) {
+            if unit.starts_with("nvidia-cdi-refresh.") && !found.contains(&unit) {
+                found.push(unit);
+            }
+        }
+    }
+    // The path unit first: it starts the service.
+    found.sort();
+    found
+}
+
+/// OCI hook files that start NVIDIA's hook.
+pub(crate) fn hook_files(machine: &dyn Machine) -> Vec<(String, Digest)> {
+    let mut found = Vec::new();
+    for dir in ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"] {
+        for name in machine.names(dir).into_iter().filter(|name| name.ends_with(".json")) {
+            let path = format!("{dir}/{name}");
+            let Seen::Is(bytes) = machine.read(&path) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            if text.contains("nvidia-container-runtime-hook") || text.contains("nvidia-container-toolkit") {
+                found.push((path, Digest::of(&bytes)));
+            }
+        }
+    }
+    found
+}
