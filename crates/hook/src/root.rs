@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::writable::writable;
+
 /// What of the image is read: no file of it is believed to be small.
 pub const SMALL_FILE: u64 = 64 << 10;
 /// A real cache has a few hundred KiB.
@@ -44,6 +46,8 @@ pub type Result<T> = std::result::Result<T, RootError>;
 /// The root of one container.
 pub struct Root<'a> {
     fd: BorrowedFd<'a>,
+    /// The root's own mount once more, where the container's is read-only already.
+    writable: Option<OwnedFd>,
     counter: Cell<u32>,
 }
 
@@ -74,22 +78,32 @@ impl<'a> Root<'a> {
     /// # Errors
     /// A kernel without openat2; something that is no directory; the machine's own root.
     pub fn at(fd: BorrowedFd<'a>) -> Result<Self> {
-        let root = Root { fd, counter: Cell::new(0) };
+        let mut root = Root { fd, writable: None, counter: Cell::new(0) };
         let here = root.open_dir("/")?;
         let stat = fstat(&here.fd, "/")?;
         let machine = rustix::fs::stat("/").map_err(|cause| failed("look at the machine's", "/", cause))?;
         if (stat.st_dev, stat.st_ino) == (machine.st_dev, machine.st_ino) {
             return Err(failed("take the machine's own root for a container's", "/", Errno::PERM));
         }
+        root.writable = writable(fd);
         Ok(root)
     }
 
     /// The one place in which a name of the container is opened.
     fn open(&self, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        Self::open_below(self.fd, path, flags, more)
+    }
+
+    fn open_below(
+        root: BorrowedFd<'_>,
+        path: &str,
+        flags: OFlags,
+        more: ResolveFlags,
+    ) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         // EAGAIN: something was renamed meanwhile, and the kernel cannot say whether ".." stayed inside (openat2(2)).
         for _ in 0..64 {
-            match rustix::fs::openat2(self.fd, path, flags, Mode::empty(), resolve() | more) {
+            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve() | more) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
             }
@@ -151,6 +165,15 @@ impl<'a> Root<'a> {
                 // TMPFS_MAGIC, linux/magic.h
                 if fs.f_type == 0x0102_1994 { Ok(dir) } else { Err(error) }
             }
+            Ok(dir) => match &self.writable {
+                Some(writable) => {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY;
+                    let fd = Self::open_below(writable.as_fd(), path, flags, ResolveFlags::NO_XDEV)
+                        .map_err(|cause| failed("open the directory", path, cause))?;
+                    Ok(Dir { fd, ..dir })
+                }
+                None => Ok(dir),
+            },
             other => other,
         }
     }
