@@ -20,6 +20,8 @@ pub const SMALL_FILE: u64 = 64 << 10;
 pub const CACHE_FILE: u64 = 16 << 20;
 /// Names of one directory that are looked at.
 const NAMES: usize = 20_000;
+/// What is not renamed yet is named so, with sixteen digits.
+const TEMPORARY: &str = ".thruway-";
 /// Directories that are made on the way to one name.
 const DEPTH: usize = 40;
 
@@ -94,12 +96,7 @@ impl<'a> Root<'a> {
         Self::open_below(self.fd, path, flags, more)
     }
 
-    fn open_below(
-        root: BorrowedFd<'_>,
-        path: &str,
-        flags: OFlags,
-        more: ResolveFlags,
-    ) -> rustix::io::Result<OwnedFd> {
+    fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         // EAGAIN: something was renamed meanwhile, and the kernel cannot say whether ".." stayed inside (openat2(2)).
         for _ in 0..64 {
@@ -306,11 +303,12 @@ impl<'a> Root<'a> {
     /// Puts bytes at a name of a directory, in one step: what stands there is replaced, a link itself and not its target.
     pub fn write(&self, dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let path = dir.join(name);
-        let (fd, temporary) = self.temporary(|own| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat2(&dir.fd, own, flags, Mode::from_raw_mode(0o600), resolve())
-        })
-        .map_err(|cause| failed("write", &path, cause))?;
+        let (fd, temporary) = self
+            .temporary(|own| {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat2(&dir.fd, own, flags, Mode::from_raw_mode(0o600), resolve())
+            })
+            .map_err(|cause| failed("write", &path, cause))?;
         let done = write_whole(&fd, bytes)
             .and_then(|()| rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)))
             .and_then(|()| rustix::fs::renameat(&dir.fd, temporary.as_str(), &dir.fd, name));
@@ -353,6 +351,24 @@ impl<'a> Root<'a> {
         }
     }
 
+    /// Removes what a run that was killed has left of its own in a directory.
+    pub fn sweep(&self, path: &str) {
+        let Ok(names) = self.open_dir(path).and_then(|dir| self.list(&dir)) else { return };
+        self.sweep_of(path, &names);
+    }
+
+    /// As `sweep`, where the directory has been listed already.
+    pub fn sweep_of(&self, path: &str, names: &[Name]) {
+        let mut left = names.iter().filter(|name| is_temporary(name)).peekable();
+        if left.peek().is_none() {
+            return;
+        }
+        let Ok(dir) = self.make_dir(path, true) else { return };
+        for name in left {
+            let _ = self.remove(&dir, &name.name);
+        }
+    }
+
     /// Makes something under a name that nobody can have foreseen.
     fn temporary<T>(&self, mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
         for _ in 0..16 {
@@ -361,7 +377,7 @@ impl<'a> Root<'a> {
                 // an early boot: O_EXCL is what the safety rests on
                 random = u64::from(self.counter.replace(self.counter.get() + 1)).to_le_bytes();
             }
-            let name = format!(".thruway-{:016x}", u64::from_le_bytes(random));
+            let name = format!("{TEMPORARY}{:016x}", u64::from_le_bytes(random));
             match make(&name) {
                 Ok(made) => return Ok((made, name)),
                 Err(Errno::EXIST) => {}
@@ -414,6 +430,12 @@ impl File {
         }
         Ok(got)
     }
+}
+
+fn is_temporary(name: &Name) -> bool {
+    let digits = name.name.strip_prefix(TEMPORARY);
+    let hex = digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    hex && matches!(name.kind, FileType::RegularFile | FileType::Symlink)
 }
 
 /// "/usr/lib/x" is ("/usr/lib", "x"). None for what names no entry of a directory: "/", "/a/..", "".
