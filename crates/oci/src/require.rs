@@ -29,6 +29,9 @@ pub struct Card {
     pub index: Option<u32>,
     #[serde(default)]
     pub uuid: Option<String>,
+    /// Of its node, /dev/nvidiaMINOR.
+    #[serde(default)]
+    pub minor: Option<u32>,
     /// "tesla", "geforce", … in NVIDIA's words.
     #[serde(default)]
     pub brand: Option<String>,
