@@ -4,7 +4,24 @@
 //! [`carry_out`] is the whole of it, for the hook (`thruway-hook`, one start for all) and for the runtime's prestart hook.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "acts in a container's way, by descriptors")]
 
+pub mod args;
+mod compat;
+mod elf;
+mod guard;
+mod ldcache;
+mod ldconf;
+mod links;
+mod privileges;
+mod profile;
+mod root;
+mod state;
+mod writable;
+
 use std::os::fd::BorrowedFd;
+
+pub use compat::{Compat, Host, Note, decide};
+pub use root::{Root, RootError};
+pub use state::{State, StateError, open_root};
 
 /// Where NVIDIA's CUDA images keep their forward compatibility libraries.
 pub const COMPAT_ROOT: &str = "/usr/local/cuda/compat";
@@ -65,6 +82,8 @@ pub struct Report {
 /// Why it could not be carried out: the container must not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Root(#[from] RootError),
     #[error("the params guard could not be set: {0}")]
     Guard(String),
 }
@@ -75,6 +94,49 @@ pub enum Error {
 /// # Errors
 /// What is left undone for a reason that is not the user's own mount or a read-only file system.
 pub fn carry_out(root: BorrowedFd<'_>, options: &Options) -> Result<Report, Error> {
-    let _ = (root, options);
-    Err(Error::Guard("not built yet".to_owned()))
+    let root = Root::at(root)?;
+    let mut report = Report::default();
+    if options.guard_params {
+        guard::cover(&root, &mut report)?;
+    }
+    write_all(&root, options, &mut report)?;
+    Ok(report)
+}
+
+/// As [`carry_out`], for a process that does nothing else afterwards: once the guard is set, it keeps CAP_DAC_OVERRIDE alone
+/// and those system calls that the rest needs.
+///
+/// # Errors
+/// As [`carry_out`].
+pub fn carry_out_confined(root: BorrowedFd<'_>, options: &Options) -> Result<Report, Error> {
+    let root = Root::at(root)?;
+    let mut report = Report::default();
+    if options.guard_params {
+        guard::cover(&root, &mut report)?;
+    }
+    privileges::drop_capabilities();
+    privileges::confine();
+    write_all(&root, options, &mut report)?;
+    Ok(report)
+}
+
+/// The cache that ldconfig would make for this root, every library read: what the cache is where an image has none.
+///
+/// # Errors
+/// A root that cannot be opened.
+pub fn fresh_cache(root: BorrowedFd<'_>) -> Result<Vec<u8>, Error> {
+    Ok(ldcache::fresh(&Root::at(root)?, elf::Family::here()))
+}
+
+/// All but the guard: what needs no right to mount.
+fn write_all(root: &Root, options: &Options, report: &mut Report) -> Result<(), Error> {
+    links::make(root, &options.links, report)?;
+    let compat = compat::apply(root, options, report)?;
+    if !options.folders.is_empty() || compat.is_some() {
+        ldcache::update(root, options, compat.as_deref(), report)?;
+    }
+    if options.application_profile {
+        profile::write(root, report)?;
+    }
+    Ok(())
 }
