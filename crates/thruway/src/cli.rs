@@ -4,6 +4,7 @@ mod bind;
 mod mig;
 mod nvml;
 mod stress;
+mod trial;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub use bind::{BindArgs, HandoverArgs, UnbindArgs};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use stress::StressArgs;
+pub use trial::{AskWish, ContainerVerb, TrialArgs};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -224,7 +226,7 @@ pub enum Command {
     /// The container floor: engines and CDI
     Container {
         #[command(subcommand)]
-        verb: Verb,
+        verb: ContainerVerb,
     },
     /// The cluster floor: Kubernetes
     #[command(visible_alias = "cluster")]
