@@ -5,6 +5,7 @@ mod cdi;
 mod mig;
 mod nvml;
 mod stress;
+mod trial;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub use cdi::{
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use stress::StressArgs;
+pub use trial::{AskWish, ContainerVerb, TrialArgs};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -228,7 +230,7 @@ pub enum Command {
     /// The container floor: engines and CDI
     Container {
         #[command(subcommand)]
-        verb: Verb,
+        verb: ContainerVerb,
     },
     /// The cluster floor: Kubernetes
     #[command(visible_alias = "cluster")]

@@ -29,6 +29,7 @@ mod specs;
 mod status;
 mod stress;
 mod target;
+mod trial;
 mod vms;
 mod watch;
 mod way;
@@ -39,7 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{Cli, Color, Command, Global, GuestVerb, HostVerb, Verb, VmVerb};
+use cli::{Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -113,7 +114,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Vm { verb: VmVerb::Check { vm } } => vms::check(global, &vm),
         Command::Guest { verb: GuestVerb::Common(verb) } => floor(global, Layer::Guest, verb),
         Command::Guest { verb: GuestVerb::Driver { cards } } => driver::driver(global, &cards),
-        Command::Container { verb } => floor(global, Layer::Container, verb),
+        Command::Container { verb: ContainerVerb::Common(verb) } => floor(global, Layer::Container, verb),
+        Command::Container { verb: ContainerVerb::Test(args) } => trial::trial(global, &args),
+        Command::Container { verb: ContainerVerb::Probe { time } } => trial::probe::print(time),
         Command::Kube { verb } => floor(global, Layer::Cluster, verb),
         Command::App { verb } => floor(global, Layer::App, verb),
         Command::Cdi { verb } => specs::run(global, &verb),
