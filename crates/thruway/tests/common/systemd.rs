@@ -30,7 +30,8 @@ impl Systemd {
         }
         // not below /tmp, which it has anew
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let cgroup = format!("thruway-test-{}", std::process::id());
+        let name = folder.path().file_name().expect("a name").to_string_lossy().into_owned();
+        let cgroup = format!("thruway-test{name}");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let mut outer = Command::new("bash")
             .args([
@@ -47,7 +48,10 @@ impl Systemd {
         while begun.elapsed() < Duration::from_secs(30) {
             let children =
                 std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.id())).unwrap_or_default();
-            if let Some(init) = children.split_whitespace().next() {
+            // before it, the script's own programs come and go
+            let is_init =
+                |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd\n");
+            if let Some(init) = children.split_whitespace().find(is_init) {
                 let machine = Systemd { init: init.to_owned(), folder, outer, cgroup };
                 // its own word for "up" is running; degraded is up too
                 loop {
@@ -102,7 +106,7 @@ fn log_of(folder: &tempfile::TempDir) -> String {
 
 impl Drop for Systemd {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-9", &self.init]).status();
+        let _ = self.outer.kill();
         let _ = self.outer.wait();
         // its units' groups are empty now, deepest first
         let find = format!("find /sys/fs/cgroup/*/{} -depth -type d -exec rmdir {{}} + 2>/dev/null", self.cgroup);
