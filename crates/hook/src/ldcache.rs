@@ -7,9 +7,9 @@
 
 mod scan;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
-use formats::ldsocache::{Cache, Entry};
+use formats::ldsocache::{EntryView, View, order};
 
 use crate::elf::Family;
 use crate::ldconf::{self, CONF, Conf, DROP_INS, OWN, OWN_COMPAT};
@@ -22,12 +22,15 @@ pub const CACHE: &str = "/etc/ld.so.cache";
 const ENTRIES: usize = 1 << 16;
 /// Libraries that are read in one run.
 const READS: usize = 20_000;
+/// Directories of a cache's entries.
+const PARENTS: usize = 1024;
 
 /// A directory of libraries in the container's order of search.
 struct Place {
     dir: Dir,
     identity: (u64, u64),
-    folder: bool,
+    /// The driver's folder, as the options call it.
+    folder: Option<String>,
 }
 
 /// What is taken over of an image's cache for one directory.
@@ -56,7 +59,7 @@ pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut
     let (places, new) = places(root, family, &conf, options, compat);
     drop_in(root, &conf, &new, report)?;
     let old = root.read(CACHE, CACHE_FILE)?;
-    let (bytes, skipped) = build(root, family, places, options.driver.as_deref(), compat.is_some(), old.as_ref());
+    let (bytes, skipped) = build(root, family, places, options, compat.is_some(), old.as_ref());
     report.warnings.extend(skipped);
     if old.is_some_and(|(old, _)| old == bytes) {
         return Ok(());
@@ -69,7 +72,7 @@ pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut
 pub fn fresh(root: &Root, family: Family) -> Vec<u8> {
     let conf = ldconf::read(root);
     let (places, _) = places(root, family, &conf, &Options::default(), None);
-    build(root, family, places, None, false, None).0
+    build(root, family, places, &Options::default(), false, None).0
 }
 
 /// Done, left alone with a warning, or an error.
@@ -100,18 +103,17 @@ fn places(
         ["/lib", "/lib64", "/usr/lib", "/usr/lib64"].map(str::to_owned).into()
     };
     let mut own: Vec<Place> = Vec::new();
-    let add = |path: &str, places: &mut Vec<Place>, folder: bool| -> bool {
+    let add = |path: &str, places: &mut Vec<Place>, folder: Option<String>| -> bool {
         let Ok(dir) = root.open_dir(path) else { return false };
         let Ok(identity) = dir.identity() else { return false };
-        if let Some(known) = places.iter_mut().find(|place| place.identity == identity) {
-            known.folder |= folder;
+        if places.iter().any(|place| place.identity == identity) {
             return false;
         }
         places.push(Place { dir, identity, folder });
         true
     };
     for path in conf.directories.iter().chain(&system) {
-        add(path, &mut own, false);
+        add(path, &mut own, None);
     }
     let mut first = Vec::new();
     let mut new = Vec::new();
@@ -124,12 +126,12 @@ fn places(
             // compatibility comes before all, wherever the image has it
             Some(at) if is_compat => {
                 let mut place = own.remove(at);
-                (place.folder, place.dir.path) = (true, path.to_owned());
+                (place.folder, place.dir.path) = (Some(path.to_owned()), path.to_owned());
                 first.push(place);
             }
-            Some(at) => own[at].folder = true,
+            Some(at) => own[at].folder = Some(path.to_owned()),
             None => {
-                if add(path, &mut first, true) && !is_compat {
+                if add(path, &mut first, Some(path.to_owned())) && !is_compat {
                     new.push(path.to_owned());
                 }
             }
@@ -144,111 +146,106 @@ fn build(
     root: &Root,
     family: Family,
     places: Vec<Place>,
-    driver: Option<&str>,
+    options: &Options,
     compat: bool,
     old: Option<&(Vec<u8>, bool)>,
 ) -> (Vec<u8>, Vec<String>) {
-    let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| Cache::parse(bytes).ok());
+    let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| View::parse(bytes).ok()).filter(is_small);
     let combined = old.is_some_and(|(bytes, _)| bytes.starts_with(b"ld.so-1.7.0"));
     let written = root.changed(CACHE).unwrap_or((i64::MIN, 0));
-    let mut parents = Parents { root, known: BTreeMap::new() };
     let old = sound.unwrap_or_default();
-    let mut generator = old.generator.clone();
-    // which place each old entry belongs to
-    let of: Vec<Option<usize>> = old
-        .entries
+    let of = owners(root, &old, &places);
+    let trust: Vec<Trust> = places
         .iter()
-        .map(|entry| {
-            let identity = parents.identity(entry)?;
-            places.iter().position(|place| place.identity == identity)
+        .enumerate()
+        .map(|(at, place)| {
+            let older = || place.dir.changed().is_ok_and(|changed| changed <= written);
+            match (of.contains(&Some(at)), place.folder.is_some()) {
+                (true, true) => Trust::Known,
+                (true, false) if older() => Trust::Whole,
+                _ => Trust::None,
+            }
         })
         .collect();
-    let mut trust: Vec<Trust> = Vec::with_capacity(places.len());
-    for (at, place) in places.iter().enumerate() {
-        let has_entries = of.contains(&Some(at));
-        let older = place.dir.changed().is_ok_and(|changed| changed <= written);
-        trust.push(match (has_entries, place.folder, older) {
-            (true, true, _) => Trust::Known,
-            (true, false, true) => Trust::Whole,
-            _ => Trust::None,
-        });
-    }
-    let mut entries: Vec<(usize, Entry)> = Vec::with_capacity(old.entries.len() + 128);
-    let mut known: Vec<Known> = vec![Known::default(); places.len()];
-    for (entry, place) in old.entries.into_iter().zip(of) {
-        match place {
-            None => entries.push((usize::MAX, entry)),
-            Some(at) if trust[at] == Trust::None => {}
-            // few images have such directories, and those that have are read anew
-            Some(at) if trust[at] == Trust::Known && entry.hwcaps.is_some() => {}
-            Some(at) => {
-                known[at].add(&entry);
-                entries.push((at + 2, entry));
-            }
-        }
-    }
     let mut warnings = Vec::new();
     let mut reads = READS;
-    for (at, place) in places.iter().enumerate() {
-        if trust[at] == Trust::Whole {
-            continue;
+    let mut new: Vec<(usize, Found)> = Vec::new();
+    for (at, place) in places.iter().enumerate().filter(|(at, _)| trust[*at] != Trust::Whole) {
+        let mut known = Known::default();
+        if trust[at] == Trust::Known {
+            let here = old.entries.iter().zip(&of).filter(|(entry, owner)| **owner == Some(at) && entry.hwcaps.is_none());
+            here.for_each(|(entry, _)| known.add(entry));
         }
-        match scan::folder(root, family, &place.dir, &known[at], driver, place.folder, &mut reads) {
-            Ok(found) => {
-                for Found { entry, drivers } in found {
-                    let rank = if compat && at == 0 {
-                        0
-                    } else if drivers {
-                        1
-                    } else {
-                        at + 2
-                    };
-                    if drivers || rank == 0 {
-                        entries.retain(|(old, other)| *old != at + 2 || !same(other, &entry));
-                    }
-                    entries.push((rank, entry));
-                }
-            }
+        match scan::folder(root, family, &place.dir, &known, options, place.folder.as_deref(), &mut reads) {
+            Ok(found) => new.extend(found.into_iter().map(|found| (at, found))),
             Err(error) => warnings.push(format!("{error}; its libraries are not in the cache")),
         }
     }
+    let replaced: HashSet<(usize, &str, u32)> = new
+        .iter()
+        .filter(|(_, found)| found.replaces)
+        .map(|(at, found)| (*at, found.entry.soname.as_str(), found.entry.flags))
+        .collect();
+    let mut entries: Vec<(usize, EntryView<'_>)> = Vec::with_capacity(old.entries.len() + new.len());
+    for (entry, owner) in old.entries.into_iter().zip(of) {
+        let kept = match owner {
+            None => true,
+            Some(at) => match trust[at] {
+                Trust::Whole => true,
+                // few images have glibc-hwcaps, and those that have are read anew
+                Trust::Known => entry.hwcaps.is_none() && !replaced.contains(&(at, &*entry.soname, entry.flags)),
+                Trust::None => false,
+            },
+        };
+        if kept {
+            entries.push((owner.map_or(usize::MAX, |at| at + 2), entry));
+        }
+    }
+    entries.extend(new.iter().map(|(at, found)| {
+        let rank = if compat && *at == 0 { 0 } else if found.drivers { 1 } else { at + 2 };
+        (rank, EntryView::of(&found.entry))
+    }));
     if reads == 0 || entries.len() > ENTRIES {
         warnings.push(format!("the image has more than {READS} libraries; not all of them are in {CACHE}"));
         entries.truncate(ENTRIES);
     }
-    entries.sort_by_key(|(rank, _)| *rank);
+    // what is taken over is in this order already
+    entries.sort_by(|(rank_a, a), (rank_b, b)| order(a, b).then_with(|| rank_a.cmp(rank_b)));
     let own = concat!("thruway-hook ", env!("CARGO_PKG_VERSION"));
-    generator.get_or_insert_with(|| own.to_owned());
-    let cache = Cache { entries: entries.into_iter().map(|(_, entry)| entry).collect(), generator };
-    (if combined { cache.to_combined_bytes() } else { cache.to_bytes() }, warnings)
+    let view = View {
+        entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+        generator: Some(old.generator.unwrap_or(own.into())),
+    };
+    (if combined { view.to_combined_bytes() } else { view.to_bytes() }, warnings)
 }
 
-fn same(a: &Entry, b: &Entry) -> bool {
-    a.soname == b.soname && a.flags == b.flags && a.hwcaps == b.hwcaps
+/// A cache whose texts lie over one another could be written out as gigabytes.
+fn is_small(view: &View<'_>) -> bool {
+    let bytes: usize = view.entries.iter().map(|entry| entry.soname.len() + entry.path.len()).sum();
+    view.entries.len() <= ENTRIES && bytes as u64 <= CACHE_FILE
 }
 
-/// Which directory a cache's entry is of: a cache has hundreds of entries in few directories.
-struct Parents<'a, 'b> {
-    root: &'a Root<'b>,
-    known: BTreeMap<String, Option<(u64, u64)>>,
+/// Which place each entry of a cache belongs to: it has hundreds of entries in few directories.
+fn owners(root: &Root, old: &View<'_>, places: &[Place]) -> Vec<Option<usize>> {
+    let mut known: Vec<(&str, Option<usize>)> = Vec::new();
+    let mut owner = |dir| {
+        if let Some((_, owner)) = known.iter().find(|(path, _)| *path == dir) {
+            return *owner;
+        }
+        let identity = root.open_dir(dir).and_then(|dir| dir.identity()).ok();
+        let owner = places.iter().position(|place| Some(place.identity) == identity);
+        if known.len() < PARENTS {
+            known.push((dir, owner));
+        }
+        owner
+    };
+    old.entries.iter().map(|entry| parent(entry).and_then(&mut owner)).collect()
 }
 
-impl Parents<'_, '_> {
-    fn identity(&mut self, entry: &Entry) -> Option<(u64, u64)> {
-        let (mut dir, _) = entry.path.rsplit_once('/')?;
-        if entry.hwcaps.is_some() {
-            // DIR/glibc-hwcaps/NAME/FILE is DIR's
-            dir = dir.rsplit_once('/')?.0.strip_suffix("/glibc-hwcaps")?;
-        }
-        if let Some(known) = self.known.get(dir) {
-            return *known;
-        }
-        let found = self.root.open_dir(dir).and_then(|dir| dir.identity()).ok();
-        if self.known.len() < 1024 {
-            self.known.insert(dir.to_owned(), found);
-        }
-        found
-    }
+fn parent<'a>(entry: &'a EntryView<'_>) -> Option<&'a str> {
+    let (dir, _) = entry.path.rsplit_once('/')?;
+    // DIR/glibc-hwcaps/NAME/FILE is DIR's
+    if entry.hwcaps.is_some() { dir.rsplit_once('/')?.0.strip_suffix("/glibc-hwcaps") } else { Some(dir) }
 }
 
 /// So that a later ldconfig in the container keeps the driver: the folders that the image's configuration does not name.

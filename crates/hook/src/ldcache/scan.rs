@@ -1,28 +1,30 @@
 //! One directory's libraries, as ldconfig finds them (glibc, elf/ldconfig.c: `search_dir`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use formats::ldsocache::{Arch, Entry, compare_names};
+use formats::ldsocache::{Arch, Entry, EntryView, compare_names};
 use rustix::fs::FileType;
 
 use crate::elf::{self, Family, Library};
-use crate::root::{Dir, Name, Result, Root};
+use crate::root::{Dir, Name, Result, Root, split};
+use crate::{Link, Options};
 
 /// Subdirectories of glibc-hwcaps.
 const HWCAPS: usize = 32;
 
 /// What a cache knows of a directory: names of libraries there.
-#[derive(Clone, Default)]
-pub struct Known {
-    names: BTreeSet<String>,
+#[derive(Default)]
+pub struct Known<'a> {
+    names: HashSet<&'a str>,
 }
 
-impl Known {
-    pub fn add(&mut self, entry: &Entry) {
-        if let Some((_, name)) = entry.path.rsplit_once('/') {
-            self.names.insert(name.to_owned());
+impl<'a> Known<'a> {
+    pub fn add(&mut self, entry: &'a EntryView<'_>) {
+        let name = entry.path.rsplit('/').next().unwrap_or_default();
+        self.names.insert(name);
+        if name != entry.soname {
+            self.names.insert(&entry.soname);
         }
-        self.names.insert(entry.soname.clone());
     }
 
     /// "libz.so.1.2.13" is the file of a known "libz.so.1".
@@ -42,6 +44,8 @@ pub struct Found {
     pub entry: Entry,
     /// The driver's own: its file ends in the driver's version.
     pub drivers: bool,
+    /// What the cache knew of that name in this directory is not so any more.
+    pub replaces: bool,
 }
 
 /// One SONAME's file.
@@ -52,39 +56,75 @@ struct Chosen {
     drivers: bool,
 }
 
-/// Reads what of a directory is not known, and its glibc-hwcaps. In the driver's folders the
-/// links by SONAME are made where they are missing.
+/// Reads what of a directory is not known, and its glibc-hwcaps. In the driver's folders the links by SONAME are made where
+/// they are missing.
 pub fn folder(
     root: &Root,
     family: Family,
     dir: &Dir,
-    known: &Known,
-    driver: Option<&str>,
-    make_links: bool,
+    known: &Known<'_>,
+    options: &Options,
+    folder: Option<&str>,
     reads: &mut usize,
 ) -> Result<Vec<Found>> {
     let names = root.list(dir)?;
-    if make_links {
+    let kinds: HashMap<&str, FileType> = names.iter().map(|name| (name.name.as_str(), name.kind)).collect();
+    let mut found = Vec::new();
+    let mut told = HashSet::new();
+    if let Some(folder) = folder {
         root.sweep_of(&dir.path, &names);
+        found = linked(family, dir, folder, options, &kinds, &mut told);
     }
-    let suffix = driver.map(|version| format!(".so.{version}"));
+    let suffix = options.driver.as_ref().map(|version| format!(".so.{version}"));
     let is_drivers = |name: &str| suffix.as_deref().is_some_and(|suffix| name.ends_with(suffix));
-    let wanted = names.iter().filter(|name| is_drivers(&name.name) || !known.covers(&name.name));
-    let chosen = libraries(root, family, dir, wanted, &is_drivers, reads);
-    let kinds: BTreeMap<&str, FileType> = names.iter().map(|name| (name.name.as_str(), name.kind)).collect();
-    let mut found = Vec::with_capacity(chosen.len());
-    for (soname, chosen) in chosen {
-        if !chosen.drivers && known.names.contains(&soname) {
+    let wanted = names.iter().filter(|name| {
+        is_library(&name.name) && !told.contains(name.name.as_str()) && (is_drivers(&name.name) || !known.covers(&name.name))
+    });
+    for (soname, chosen) in libraries(root, family, dir, wanted, &is_drivers, reads) {
+        if told.contains(soname.as_str()) || !chosen.drivers && known.names.contains(soname.as_str()) {
             continue;
         }
-        let name = by_soname(root, dir, &soname, &chosen, &kinds, make_links)?;
+        let name = by_soname(root, dir, &soname, &chosen, &kinds, folder.is_some())?;
         let entry = entry(soname, dir.join(&name), &chosen.library);
-        found.push(Found { entry, drivers: chosen.drivers });
+        found.push(Found { entry, drivers: chosen.drivers, replaces: chosen.drivers });
     }
     if kinds.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
         hwcaps(root, family, dir, reads, &mut found);
     }
     Ok(found)
+}
+
+/// What the spec's own links tell of the driver's libraries in a multiarch directory, whose name says what they are built
+/// for: those files need not be read. They are large, and lie on a disk that may be cold.
+fn linked<'a>(
+    family: Family,
+    dir: &Dir,
+    folder: &str,
+    options: &'a Options,
+    kinds: &HashMap<&str, FileType>,
+    told: &mut HashSet<&'a str>,
+) -> Vec<Found> {
+    let arch = match (family, folder.rsplit('/').next().unwrap_or_default()) {
+        (Family::X86, "x86_64-linux-gnu") => Arch::X86_64,
+        (Family::X86, "i386-linux-gnu") => Arch::I386,
+        (Family::Arm, "aarch64-linux-gnu") => Arch::Aarch64,
+        _ => return Vec::new(),
+    };
+    let Some(version) = &options.driver else { return Vec::new() };
+    let suffix = format!(".so.{version}");
+    let mut found = Vec::new();
+    for Link { target, link, .. } in &options.links {
+        let Some((parent, name)) = split(link) else { continue };
+        let ours = target.ends_with(&suffix) || told.contains(target.as_str());
+        let there = kinds.get(name) == Some(&FileType::Symlink) && kinds.contains_key(target.as_str());
+        if parent == folder && ours && there && !target.contains('/') && is_library(name) {
+            told.insert(name);
+            told.insert(target);
+            let entry = Entry::new(name, dir.join(name), arch);
+            found.push(Found { entry, drivers: true, replaces: true });
+        }
+    }
+    found
 }
 
 fn entry(soname: String, path: String, library: &Library) -> Entry {
@@ -106,7 +146,7 @@ fn by_soname(
     dir: &Dir,
     soname: &str,
     chosen: &Chosen,
-    kinds: &BTreeMap<&str, FileType>,
+    kinds: &HashMap<&str, FileType>,
     make_links: bool,
 ) -> Result<String> {
     if chosen.is_link || chosen.name == soname {
@@ -218,7 +258,7 @@ fn hwcaps(root: &Root, family: Family, dir: &Dir, reads: &mut usize, found: &mut
             let mut entry = entry(soname, below.join(&chosen.name), &chosen.library);
             entry.hwcaps = Some(level.name.clone());
             entry.isa_level = chosen.library.isa_level;
-            found.push(Found { entry, drivers: false });
+            found.push(Found { entry, drivers: false, replaces: false });
         }
     }
 }
