@@ -9,9 +9,10 @@ mod scan;
 
 use std::collections::HashSet;
 
-use formats::ldsocache::{EntryView, View, order};
+use formats::ldsocache::{EntryView, View};
 
 use crate::elf::Family;
+use crate::links::Listed;
 use crate::ldconf::{self, CONF, Conf, DROP_INS, OWN, OWN_COMPAT};
 use crate::root::{CACHE_FILE, Dir, Result, Root, RootError, SMALL_FILE};
 use crate::{Options, Report};
@@ -33,6 +34,15 @@ struct Place {
     folder: Option<String>,
 }
 
+/// What a cache is made for.
+pub struct Asked<'a, 'b> {
+    pub root: &'a Root<'b>,
+    pub family: Family,
+    pub options: &'a Options,
+    /// The first place is that of compatibility libraries.
+    pub compat: bool,
+}
+
 /// What is taken over of an image's cache for one directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trust {
@@ -46,10 +56,14 @@ enum Trust {
 
 /// Brings cache, drop-in and musl's path up to date. `compat`: the directory of forward compatibility libraries, if they
 /// are to be used; it comes first.
-pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut Report) -> Result<()> {
+pub fn update(
+    root: &Root,
+    options: &Options,
+    compat: Option<&str>,
+    listed: &mut Listed,
+    report: &mut Report,
+) -> Result<()> {
     let family = Family::here();
-    root.sweep("/etc");
-    root.sweep(DROP_INS);
     musl(root, family, options, report)?;
     if is_musl_alone(root, family)? {
         return Ok(());
@@ -59,7 +73,7 @@ pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut
     let (places, new) = places(root, family, &conf, options, compat);
     drop_in(root, &conf, &new, report)?;
     let old = root.read(CACHE, CACHE_FILE)?;
-    let (bytes, skipped) = build(root, family, places, options, compat.is_some(), old.as_ref());
+    let (bytes, skipped) = build(&Asked { root, family, options, compat: compat.is_some() }, places, listed, old.as_ref());
     report.warnings.extend(skipped);
     if old.is_some_and(|(old, _)| old == bytes) {
         return Ok(());
@@ -72,7 +86,10 @@ pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut
 pub fn fresh(root: &Root, family: Family) -> Vec<u8> {
     let conf = ldconf::read(root);
     let (places, _) = places(root, family, &conf, &Options::default(), None);
-    build(root, family, places, &Options::default(), false, None).0
+    {
+        let asked = Asked { root, family, options: &Options::default(), compat: false };
+        build(&asked, places, &mut Listed::default(), None).0
+    }
 }
 
 /// Done, left alone with a warning, or an error.
@@ -104,6 +121,9 @@ fn places(
     };
     let mut own: Vec<Place> = Vec::new();
     let add = |path: &str, places: &mut Vec<Place>, folder: Option<String>| -> bool {
+        if places.iter().any(|place| place.dir.path == path) {
+            return false;
+        }
         let Ok(dir) = root.open_dir(path) else { return false };
         let Ok(identity) = dir.identity() else { return false };
         if places.iter().any(|place| place.identity == identity) {
@@ -143,13 +163,12 @@ fn places(
 
 /// The cache's bytes, and what was left out of it.
 fn build(
-    root: &Root,
-    family: Family,
+    asked: &Asked<'_, '_>,
     places: Vec<Place>,
-    options: &Options,
-    compat: bool,
+    listed: &mut Listed,
     old: Option<&(Vec<u8>, bool)>,
 ) -> (Vec<u8>, Vec<String>) {
+    let Asked { root, compat, .. } = *asked;
     let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| View::parse(bytes).ok()).filter(is_small);
     let combined = old.is_some_and(|(bytes, _)| bytes.starts_with(b"ld.so-1.7.0"));
     let written = root.changed(CACHE).unwrap_or((i64::MIN, 0));
@@ -176,7 +195,8 @@ fn build(
             let here = old.entries.iter().zip(&of).filter(|(entry, owner)| **owner == Some(at) && entry.hwcaps.is_none());
             here.for_each(|(entry, _)| known.add(entry));
         }
-        match scan::folder(root, family, &place.dir, &known, options, place.folder.as_deref(), &mut reads) {
+        let listing = place.folder.as_deref().and_then(|folder| listed.take(folder));
+        match scan::folder(asked, &place.dir, &known, place.folder.as_deref(), listing, &mut reads) {
             Ok(found) => new.extend(found.into_iter().map(|found| (at, found))),
             Err(error) => warnings.push(format!("{error}; its libraries are not in the cache")),
         }
@@ -209,8 +229,8 @@ fn build(
         warnings.push(format!("the image has more than {READS} libraries; not all of them are in {CACHE}"));
         entries.truncate(ENTRIES);
     }
-    // what is taken over is in this order already
-    entries.sort_by(|(rank_a, a), (rank_b, b)| order(a, b).then_with(|| rank_a.cmp(rank_b)));
+    // what stands first of a name is found first: the writer's own sorting keeps it so
+    entries.sort_by_key(|(rank, _)| *rank);
     let own = concat!("thruway-hook ", env!("CARGO_PKG_VERSION"));
     let view = View {
         entries: entries.into_iter().map(|(_, entry)| entry).collect(),

@@ -1,15 +1,19 @@
 //! Links by `--link TARGET::LINK`.
 
+use std::collections::HashMap;
+
 use rustix::fs::FileType;
 
-use crate::root::{Dir, Root, RootError, split};
+use crate::root::{Dir, Listing, Root, RootError, split};
 use crate::{Error, Link, Report};
 
 /// Makes each link whose target is there. The text is data: where it leads out of the container, it leads there only for
 /// the container's own eyes, and what we look for is looked for inside the root.
-pub fn make(root: &Root, links: &[Link], report: &mut Report) -> Result<(), Error> {
+///
+/// `listed`: what the driver's folders hold; what is made there is added.
+pub fn make(root: &Root, links: &[Link], listed: &mut Listed, report: &mut Report) -> Result<(), Error> {
     let mut waiting: Vec<&Link> = links.iter().collect();
-    let mut making = Making { root, last: None };
+    let mut making = Making { root, last: None, listed };
     // a link may be another's target, and come after it
     loop {
         let before = waiting.len();
@@ -30,6 +34,22 @@ pub fn make(root: &Root, links: &[Link], report: &mut Report) -> Result<(), Erro
 struct Making<'a, 'b> {
     root: &'a Root<'b>,
     last: Option<(&'a str, Dir)>,
+    listed: &'a mut Listed,
+}
+
+/// The driver's folders by their paths in the options, each listed once.
+#[derive(Default)]
+pub struct Listed(HashMap<String, Listing>);
+
+impl Listed {
+    pub fn of(root: &Root, folders: &[String]) -> Self {
+        let list = |path: &String| Some((path.clone(), root.listing(&root.open_dir(path).ok()?).ok()?));
+        Listed(folders.iter().filter_map(list).collect())
+    }
+
+    pub fn take(&mut self, folder: &str) -> Option<Listing> {
+        self.0.remove(folder)
+    }
 }
 
 impl<'a> Making<'a, '_> {
@@ -50,8 +70,14 @@ impl<'a> Making<'a, '_> {
         }
         let root = self.root;
         match self.dir(parent).and_then(|dir| root.link(dir, name, target)) {
-            Ok(true) => report.changed.push(link.clone()),
-            Ok(false) => {}
+            Ok(made) => {
+                if let Some(listing) = self.listed.0.get_mut(parent) {
+                    listing.insert(name.to_owned(), FileType::Symlink);
+                }
+                if made {
+                    report.changed.push(link.clone());
+                }
+            }
             Err(error) if error.left_alone() => report.warnings.push(format!("{error}; it is left as it is")),
             Err(error) => return Err(error),
         }
@@ -67,11 +93,12 @@ impl<'a> Making<'a, '_> {
     }
 
     fn is_there(&self, parent: &str, target: &str) -> Result<bool, RootError> {
-        // a file beside it in a directory that is open needs no path; a link there is followed by its path
-        if let Some((_, dir)) = self.last.as_ref().filter(|(path, _)| *path == parent && !target.contains('/')) {
-            let seen = self.root.stat_in(dir, target)?;
-            if seen.is_some_and(|seen| FileType::from_raw_mode(seen.st_mode) == FileType::RegularFile) {
-                return Ok(true);
+        // a file beside it needs no look; a link there is followed by its path
+        if let Some(listing) = self.listed.0.get(parent).filter(|_| !target.contains('/')) {
+            match listing.get(target) {
+                Some(FileType::RegularFile) => return Ok(true),
+                Some(_) => {}
+                None => return Ok(false),
             }
         }
         self.root.is_there(&if target.starts_with('/') { target.to_owned() } else { format!("{parent}/{target}") })

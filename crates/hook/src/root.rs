@@ -6,6 +6,7 @@
 //! implementation of what has to be right once.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -65,6 +66,9 @@ pub struct Name {
     pub name: String,
     pub kind: FileType,
 }
+
+/// What a directory held when it was listed.
+pub type Listing = HashMap<String, FileType>;
 
 /// An open regular file.
 pub struct File {
@@ -200,19 +204,19 @@ impl<'a> Root<'a> {
     }
 
     /// A regular file of a directory; links are followed inside the root.
-    pub fn open_in(&self, dir: &Dir, name: &Name) -> Result<Option<File>> {
-        if name.kind != FileType::RegularFile {
-            return self.open_file(&dir.join(&name.name));
+    pub fn open_in(&self, dir: &Dir, name: &str, kind: FileType) -> Result<Option<File>> {
+        if kind != FileType::RegularFile {
+            return self.open_file(&dir.join(name));
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = rustix::fs::openat2(
             &dir.fd,
-            name.name.as_str(),
+            name,
             flags,
             Mode::empty(),
             resolve() | ResolveFlags::NO_SYMLINKS,
         );
-        checked(found, &name.name)
+        checked(found, name)
     }
 
     /// At most `limit` bytes of a regular file, and whether that was all. None where there is none.
@@ -291,18 +295,14 @@ impl<'a> Root<'a> {
         Ok(names)
     }
 
-    /// What stands at a name, not followed.
-    pub fn stat_in(&self, dir: &Dir, name: &str) -> Result<Option<Stat>> {
-        match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(cause) => Err(failed("look at", &dir.join(name), cause)),
-        }
+    pub fn listing(&self, dir: &Dir) -> Result<Listing> {
+        Ok(self.list(dir)?.into_iter().map(|name| (name.name, name.kind)).collect())
     }
 
     /// Puts bytes at a name of a directory, in one step: what stands there is replaced, a link itself and not its target.
     pub fn write(&self, dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let path = dir.join(name);
+        self.sweep(dir);
         let (fd, temporary) = self
             .temporary(|own| {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -351,21 +351,24 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Removes what a run that was killed has left of its own in a directory.
-    pub fn sweep(&self, path: &str) {
-        let Ok(names) = self.open_dir(path).and_then(|dir| self.list(&dir)) else { return };
-        self.sweep_of(path, &names);
+    /// Removes what a run that was killed has left of its own in a directory that is about to be written.
+    fn sweep(&self, dir: &Dir) {
+        for name in self.list(dir).unwrap_or_default() {
+            if is_temporary(&name.name, name.kind) {
+                let _ = self.remove(dir, &name.name);
+            }
+        }
     }
 
     /// As `sweep`, where the directory has been listed already.
-    pub fn sweep_of(&self, path: &str, names: &[Name]) {
-        let mut left = names.iter().filter(|name| is_temporary(name)).peekable();
+    pub fn sweep_listed(&self, path: &str, listing: &Listing) {
+        let mut left = listing.iter().filter(|(name, kind)| is_temporary(name, **kind)).peekable();
         if left.peek().is_none() {
             return;
         }
         let Ok(dir) = self.make_dir(path, true) else { return };
-        for name in left {
-            let _ = self.remove(&dir, &name.name);
+        for (name, _) in left {
+            let _ = self.remove(&dir, name);
         }
     }
 
@@ -432,10 +435,10 @@ impl File {
     }
 }
 
-fn is_temporary(name: &Name) -> bool {
-    let digits = name.name.strip_prefix(TEMPORARY);
+fn is_temporary(name: &str, kind: FileType) -> bool {
+    let digits = name.strip_prefix(TEMPORARY);
     let hex = digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    hex && matches!(name.kind, FileType::RegularFile | FileType::Symlink)
+    hex && matches!(kind, FileType::RegularFile | FileType::Symlink)
 }
 
 /// "/usr/lib/x" is ("/usr/lib", "x"). None for what names no entry of a directory: "/", "/a/..", "".

@@ -1,13 +1,14 @@
 //! One directory's libraries, as ldconfig finds them (glibc, elf/ldconfig.c: `search_dir`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use formats::ldsocache::{Arch, Entry, EntryView, compare_names};
 use rustix::fs::FileType;
 
 use crate::elf::{self, Family, Library};
-use crate::root::{Dir, Name, Result, Root, split};
-use crate::{Link, Options};
+use super::Asked;
+use crate::Link;
+use crate::root::{Dir, Listing, Result, Root, split};
 
 /// Subdirectories of glibc-hwcaps.
 const HWCAPS: usize = 32;
@@ -29,14 +30,12 @@ impl<'a> Known<'a> {
 
     /// "libz.so.1.2.13" is the file of a known "libz.so.1".
     fn covers(&self, name: &str) -> bool {
-        let mut rest = Some(name);
-        while let Some(part) = rest {
-            if self.names.contains(part) {
-                return true;
-            }
-            rest = part.rsplit_once('.').map(|(front, _)| front).filter(|front| front.contains(".so."));
+        if self.names.contains(name) {
+            return true;
         }
-        false
+        let Some(at) = name.find(".so.") else { return false };
+        let dots = name.bytes().enumerate().skip(at + 4).filter(|(_, byte)| *byte == b'.');
+        dots.map(|(end, _)| &name[..end]).any(|front| self.names.contains(front))
     }
 }
 
@@ -57,39 +56,42 @@ struct Chosen {
 }
 
 /// Reads what of a directory is not known, and its glibc-hwcaps. In the driver's folders the links by SONAME are made where
-/// they are missing.
+/// they are missing. `listing`: what it holds, if that has been looked at.
 pub fn folder(
-    root: &Root,
-    family: Family,
+    asked: &Asked<'_, '_>,
     dir: &Dir,
     known: &Known<'_>,
-    options: &Options,
     folder: Option<&str>,
+    listing: Option<Listing>,
     reads: &mut usize,
 ) -> Result<Vec<Found>> {
-    let names = root.list(dir)?;
-    let kinds: HashMap<&str, FileType> = names.iter().map(|name| (name.name.as_str(), name.kind)).collect();
+    let Asked { root, options, .. } = *asked;
+    let listing = match listing {
+        Some(listing) => listing,
+        None => root.listing(dir)?,
+    };
     let mut found = Vec::new();
     let mut told = HashSet::new();
     if let Some(folder) = folder {
-        root.sweep_of(&dir.path, &names);
-        found = linked(family, dir, folder, options, &kinds, &mut told);
+        root.sweep_listed(&dir.path, &listing);
+        found = linked(asked, dir, folder, &listing, &mut told);
     }
     let suffix = options.driver.as_ref().map(|version| format!(".so.{version}"));
     let is_drivers = |name: &str| suffix.as_deref().is_some_and(|suffix| name.ends_with(suffix));
-    let wanted = names.iter().filter(|name| {
-        is_library(&name.name) && !told.contains(name.name.as_str()) && (is_drivers(&name.name) || !known.covers(&name.name))
+    let wanted = listing.iter().filter(|(name, _)| {
+        let fresh = || is_drivers(name) || !known.covers(name);
+        !told.contains(name.as_str()) && is_library(name) && fresh()
     });
-    for (soname, chosen) in libraries(root, family, dir, wanted, &is_drivers, reads) {
+    for (soname, chosen) in libraries(asked, dir, wanted, &is_drivers, reads) {
         if told.contains(soname.as_str()) || !chosen.drivers && known.names.contains(soname.as_str()) {
             continue;
         }
-        let name = by_soname(root, dir, &soname, &chosen, &kinds, folder.is_some())?;
+        let name = by_soname(root, dir, &soname, &chosen, &listing, folder.is_some())?;
         let entry = entry(soname, dir.join(&name), &chosen.library);
         found.push(Found { entry, drivers: chosen.drivers, replaces: chosen.drivers });
     }
-    if kinds.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
-        hwcaps(root, family, dir, reads, &mut found);
+    if listing.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
+        hwcaps(asked, dir, reads, &mut found);
     }
     Ok(found)
 }
@@ -97,14 +99,14 @@ pub fn folder(
 /// What the spec's own links tell of the driver's libraries in a multiarch directory, whose name says what they are built
 /// for: those files need not be read. They are large, and lie on a disk that may be cold.
 fn linked<'a>(
-    family: Family,
+    asked: &Asked<'a, '_>,
     dir: &Dir,
     folder: &str,
-    options: &'a Options,
-    kinds: &HashMap<&str, FileType>,
+    listing: &Listing,
     told: &mut HashSet<&'a str>,
 ) -> Vec<Found> {
-    let arch = match (family, folder.rsplit('/').next().unwrap_or_default()) {
+    let options = asked.options;
+    let arch = match (asked.family, folder.rsplit('/').next().unwrap_or_default()) {
         (Family::X86, "x86_64-linux-gnu") => Arch::X86_64,
         (Family::X86, "i386-linux-gnu") => Arch::I386,
         (Family::Arm, "aarch64-linux-gnu") => Arch::Aarch64,
@@ -116,7 +118,7 @@ fn linked<'a>(
     for Link { target, link, .. } in &options.links {
         let Some((parent, name)) = split(link) else { continue };
         let ours = target.ends_with(&suffix) || told.contains(target.as_str());
-        let there = kinds.get(name) == Some(&FileType::Symlink) && kinds.contains_key(target.as_str());
+        let there = listing.get(name) == Some(&FileType::Symlink) && listing.contains_key(target.as_str());
         if parent == folder && ours && there && !target.contains('/') && is_library(name) {
             told.insert(name);
             told.insert(target);
@@ -146,13 +148,13 @@ fn by_soname(
     dir: &Dir,
     soname: &str,
     chosen: &Chosen,
-    kinds: &HashMap<&str, FileType>,
+    listing: &Listing,
     make_links: bool,
 ) -> Result<String> {
     if chosen.is_link || chosen.name == soname {
         return Ok(chosen.name.clone());
     }
-    let leads = match kinds.get(soname) {
+    let leads = match listing.get(soname) {
         Some(FileType::RegularFile) => true,
         Some(FileType::Symlink) => leads_to(root, dir, soname, &chosen.name),
         Some(_) => false,
@@ -161,7 +163,7 @@ fn by_soname(
     if leads {
         return Ok(soname.to_owned());
     }
-    let free = kinds.get(soname).is_none_or(|kind| chosen.drivers && *kind == FileType::Symlink);
+    let free = listing.get(soname).is_none_or(|kind| chosen.drivers && *kind == FileType::Symlink);
     if make_links && free {
         // on a mount of the user's nothing is made: the cache names the file itself
         let own =
@@ -187,27 +189,26 @@ fn leads_to(root: &Root, dir: &Dir, link: &str, file: &str) -> bool {
 }
 
 fn libraries<'a>(
-    root: &Root,
-    family: Family,
+    asked: &Asked<'_, '_>,
     dir: &Dir,
-    names: impl Iterator<Item = &'a Name>,
+    names: impl Iterator<Item = (&'a String, &'a FileType)>,
     is_drivers: &dyn Fn(&str) -> bool,
     reads: &mut usize,
 ) -> BTreeMap<String, Chosen> {
     let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
-    for name in names {
-        if !matches!(name.kind, FileType::RegularFile | FileType::Symlink) || !is_library(&name.name) || *reads == 0 {
+    for (name, kind) in names {
+        if !matches!(kind, FileType::RegularFile | FileType::Symlink) || *reads == 0 {
             continue;
         }
         *reads -= 1;
-        let Ok(Some(file)) = root.open_in(dir, name) else { continue };
-        let Some(library) = elf::library(&file, family) else { continue };
-        let mut soname = library.soname.clone().unwrap_or_else(|| name.name.clone());
-        let is_link = name.kind == FileType::Symlink && is_plain_link(&name.name, &soname);
+        let Ok(Some(file)) = asked.root.open_in(dir, name, *kind) else { continue };
+        let Some(library) = elf::library(&file, asked.family) else { continue };
+        let mut soname = library.soname.clone().unwrap_or_else(|| name.clone());
+        let is_link = *kind == FileType::Symlink && is_plain_link(name, &soname);
         if is_link {
-            soname = name.name.clone();
+            soname = name.clone();
         }
-        let new = Chosen { name: name.name.clone(), library, is_link, drivers: is_drivers(&name.name) };
+        let new = Chosen { name: name.clone(), library, is_link, drivers: is_drivers(name) };
         match chosen.get_mut(&soname) {
             Some(old) if !is_better(&new, old) => {}
             Some(old) => *old = new,
@@ -245,16 +246,19 @@ fn is_better(new: &Chosen, old: &Chosen) -> bool {
 /// What ldconfig takes for a library's name (glibc, `_dl_is_dso`), without the temporary files of prelink, dpkg and rpm.
 fn is_library(name: &str) -> bool {
     let dso = ["lib", "ld-", "ld.so.", "ld64.so."].iter().any(|start| name.starts_with(start)) && name.contains(".so");
-    dso && ![".#prelink#", ".dpkg-", ";"].iter().any(|part| name.contains(part))
+    let mut odd = name.bytes().filter(|byte| matches!(byte, b'#' | b';' | b'p'));
+    dso && (odd.next().is_none() || ![".#prelink#", ".dpkg-", ";"].iter().any(|part| name.contains(part)))
 }
 
-fn hwcaps(root: &Root, family: Family, dir: &Dir, reads: &mut usize, found: &mut Vec<Found>) {
+fn hwcaps(asked: &Asked<'_, '_>, dir: &Dir, reads: &mut usize, found: &mut Vec<Found>) {
+    let root = asked.root;
     let path = dir.join("glibc-hwcaps");
     let Ok(levels) = root.open_dir(&path).and_then(|dir| root.list(&dir)) else { return };
     for level in levels.iter().filter(|level| is_directory(level.kind)).take(HWCAPS) {
         let Ok(below) = root.open_dir(&format!("{path}/{}", level.name)) else { continue };
-        let Ok(names) = root.list(&below) else { continue };
-        for (soname, chosen) in libraries(root, family, &below, names.iter(), &|_| false, reads) {
+        let Ok(names) = root.listing(&below) else { continue };
+        let names = names.iter().filter(|(name, _)| is_library(name));
+        for (soname, chosen) in libraries(asked, &below, names, &|_| false, reads) {
             let mut entry = entry(soname, below.join(&chosen.name), &chosen.library);
             entry.hwcaps = Some(level.name.clone());
             entry.isa_level = chosen.library.isa_level;
