@@ -2,8 +2,10 @@
 //!
 //! Reading every library of an image costs milliseconds, and its own ldconfig has done it. So what a sound cache says of a
 //! directory is taken over where the directory is not newer than the cache: it is data for the container's own loader, and
-//! what a lie in it does, the image could do in any other way. The driver's folders are always listed, and what the cache
-//! does not know there is read. Without a sound cache every directory is read, in ldconfig's order.
+//! what a lie in it does, the image could do in any other way. The driver's folders are listed, and what the cache does
+//! not know there is read, but where the spec's links name the libraries and the image's loader searches the folder by
+//! itself (Debian's multiarch directory): a library that no link names is found there by its file's name. Without a sound
+//! cache every directory is read, in ldconfig's order.
 
 mod scan;
 
@@ -12,13 +14,15 @@ use std::collections::HashSet;
 use formats::ldsocache::{EntryView, View};
 
 use crate::elf::Family;
-use crate::links::Listed;
 use crate::ldconf::{self, CONF, Conf, DROP_INS, OWN, OWN_COMPAT};
-use crate::root::{CACHE_FILE, Dir, Result, Root, RootError, SMALL_FILE};
+use crate::links::Listed;
+use crate::root::{CACHE_FILE, Dir, Result, Root, RootError, SMALL_FILE, split};
 use crate::{Options, Report};
 use scan::{Found, Known};
 
 pub const CACHE: &str = "/etc/ld.so.cache";
+/// Images with Debian's directories have it.
+const DEBIAN: &str = "/etc/debian_version";
 /// Entries of one cache.
 const ENTRIES: usize = 1 << 16;
 /// Libraries that are read in one run.
@@ -54,6 +58,14 @@ enum Trust {
     None,
 }
 
+/// Whether a folder needs no listing where the image has a sound cache: see above.
+pub fn is_told(root: &Root, options: &Options, folder: &str) -> bool {
+    let target = Family::here().multiarch();
+    let own = [format!("/usr/lib/{target}"), format!("/lib/{target}")].iter().any(|own| own == folder);
+    let links = || options.links.iter().any(|link| split(&link.link).is_some_and(|(parent, _)| parent == folder));
+    own && options.driver.is_some() && links() && root.is_there(DEBIAN).unwrap_or(false)
+}
+
 /// Brings cache, drop-in and musl's path up to date. `compat`: the directory of forward compatibility libraries, if they
 /// are to be used; it comes first.
 pub fn update(
@@ -73,7 +85,8 @@ pub fn update(
     let (places, new) = places(root, family, &conf, options, compat);
     drop_in(root, &conf, &new, report)?;
     let old = root.read(CACHE, CACHE_FILE)?;
-    let (bytes, skipped) = build(&Asked { root, family, options, compat: compat.is_some() }, places, listed, old.as_ref());
+    let (bytes, skipped) =
+        build(&Asked { root, family, options, compat: compat.is_some() }, places, listed, old.as_ref());
     report.warnings.extend(skipped);
     if old.is_some_and(|(old, _)| old == bytes) {
         return Ok(());
@@ -112,7 +125,7 @@ fn places(
     compat: Option<&str>,
 ) -> (Vec<Place>, Vec<String>) {
     let target = family.multiarch();
-    let debian = root.is_there("/etc/debian_version").unwrap_or(false);
+    let debian = root.is_there(DEBIAN).unwrap_or(false);
     // what ldconfig adds unasked
     let system: Vec<String> = if debian {
         vec![format!("/lib/{target}"), format!("/usr/lib/{target}"), "/lib".into(), "/usr/lib".into()]
@@ -186,17 +199,33 @@ fn build(
             }
         })
         .collect();
+    // a folder of which the links tell, if any of them stands
+    let tell = |(at, place): (usize, &Place)| {
+        let folder = place.folder.as_deref().filter(|folder| is_told(root, asked.options, folder));
+        let found = if trust[at] == Trust::Known && folder.is_some() {
+            scan::linked(asked, listed, &place.dir, folder)
+        } else {
+            Vec::new()
+        };
+        (!found.is_empty()).then_some(found)
+    };
+    let mut told: Vec<Option<Vec<Found>>> = places.iter().enumerate().map(tell).collect();
     let mut warnings = Vec::new();
     let mut reads = READS;
     let mut new: Vec<(usize, Found)> = Vec::new();
     for (at, place) in places.iter().enumerate().filter(|(at, _)| trust[*at] != Trust::Whole) {
         let mut known = Known::default();
+        if let Some(found) = &mut told[at] {
+            new.extend(found.drain(..).map(|found| (at, found)));
+            continue;
+        }
         if trust[at] == Trust::Known {
-            let here = old.entries.iter().zip(&of).filter(|(entry, owner)| **owner == Some(at) && entry.hwcaps.is_none());
+            let here =
+                old.entries.iter().zip(&of).filter(|(entry, owner)| **owner == Some(at) && entry.hwcaps.is_none());
             here.for_each(|(entry, _)| known.add(entry));
         }
         let listing = place.folder.as_deref().and_then(|folder| listed.take(folder));
-        match scan::folder(asked, &place.dir, &known, place.folder.as_deref(), listing, &mut reads) {
+        match scan::folder(asked, listed, &place.dir, &known, place.folder.as_deref(), listing, &mut reads) {
             Ok(found) => new.extend(found.into_iter().map(|found| (at, found))),
             Err(error) => warnings.push(format!("{error}; its libraries are not in the cache")),
         }
@@ -213,7 +242,10 @@ fn build(
             Some(at) => match trust[at] {
                 Trust::Whole => true,
                 // few images have glibc-hwcaps, and those that have are read anew
-                Trust::Known => entry.hwcaps.is_none() && !replaced.contains(&(at, &*entry.soname, entry.flags)),
+                Trust::Known => {
+                    (entry.hwcaps.is_none() || told[at].is_some())
+                        && !replaced.contains(&(at, &*entry.soname, entry.flags))
+                }
                 Trust::None => false,
             },
         };
@@ -222,7 +254,13 @@ fn build(
         }
     }
     entries.extend(new.iter().map(|(at, found)| {
-        let rank = if compat && *at == 0 { 0 } else if found.drivers { 1 } else { at + 2 };
+        let rank = if compat && *at == 0 {
+            0
+        } else if found.drivers {
+            1
+        } else {
+            at + 2
+        };
         (rank, EntryView::of(&found.entry))
     }));
     if reads == 0 || entries.len() > ENTRIES {

@@ -1,6 +1,6 @@
 //! Links by `--link TARGET::LINK`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rustix::fs::FileType;
 
@@ -37,18 +37,27 @@ struct Making<'a, 'b> {
     listed: &'a mut Listed,
 }
 
-/// The driver's folders by their paths in the options, each listed once.
+/// What is known of the driver's folders once the links are made.
 #[derive(Default)]
-pub struct Listed(HashMap<String, Listing>);
+pub struct Listed {
+    /// By their paths in the options, each listed once.
+    folders: HashMap<String, Listing>,
+    /// Links of the options that stand.
+    standing: HashSet<String>,
+}
 
 impl Listed {
     pub fn of(root: &Root, folders: &[String]) -> Self {
         let list = |path: &String| Some((path.clone(), root.listing(&root.open_dir(path).ok()?).ok()?));
-        Listed(folders.iter().filter_map(list).collect())
+        Listed { folders: folders.iter().filter_map(list).collect(), standing: HashSet::new() }
     }
 
     pub fn take(&mut self, folder: &str) -> Option<Listing> {
-        self.0.remove(folder)
+        self.folders.remove(folder)
+    }
+
+    pub fn stands(&self, link: &str) -> bool {
+        self.standing.contains(link)
     }
 }
 
@@ -71,9 +80,10 @@ impl<'a> Making<'a, '_> {
         let root = self.root;
         match self.dir(parent).and_then(|dir| root.link(dir, name, target)) {
             Ok(made) => {
-                if let Some(listing) = self.listed.0.get_mut(parent) {
+                if let Some(listing) = self.listed.folders.get_mut(parent) {
                     listing.insert(name.to_owned(), FileType::Symlink);
                 }
+                self.listed.standing.insert(link.clone());
                 if made {
                     report.changed.push(link.clone());
                 }
@@ -93,12 +103,18 @@ impl<'a> Making<'a, '_> {
     }
 
     fn is_there(&self, parent: &str, target: &str) -> Result<bool, RootError> {
-        // a file beside it needs no look; a link there is followed by its path
-        if let Some(listing) = self.listed.0.get(parent).filter(|_| !target.contains('/')) {
-            match listing.get(target) {
-                Some(FileType::RegularFile) => return Ok(true),
-                Some(_) => {}
-                None => return Ok(false),
+        // a file beside it needs no path, where its directory is open or listed; a link there is followed by its path
+        if !target.contains('/') {
+            let listed = self.listed.folders.get(parent).map(|listing| listing.get(target).copied());
+            let seen = match (listed, self.last.as_ref().filter(|(path, _)| *path == parent)) {
+                (Some(listed), _) => Some(listed),
+                (None, Some((_, dir))) => Some(self.root.kind(dir, target)?),
+                (None, None) => None,
+            };
+            match seen {
+                Some(Some(FileType::RegularFile)) => return Ok(true),
+                Some(None) => return Ok(false),
+                Some(Some(_)) | None => {}
             }
         }
         self.root.is_there(&if target.starts_with('/') { target.to_owned() } else { format!("{parent}/{target}") })

@@ -141,12 +141,18 @@ mod tests {
         let program = filter();
         for number in 0..1000 {
             let wanted = match number {
-                n if i64::from(n) == libc::SYS_execve || i64::from(n) == libc::SYS_execveat => libc::SECCOMP_RET_KILL_PROCESS,
+                n if i64::from(n) == libc::SYS_execve || i64::from(n) == libc::SYS_execveat => {
+                    libc::SECCOMP_RET_KILL_PROCESS
+                }
                 n if ALLOWED.contains(&libc::c_long::from(n)) => libc::SECCOMP_RET_ALLOW,
                 _ => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
             };
             assert_eq!(answer(&program, number, ARCH), wanted, "{number}");
         }
-        assert_eq!(answer(&program, libc::SYS_read as u32, 0x4000_0003), libc::SECCOMP_RET_KILL_PROCESS, "i386's calls");
+        assert_eq!(
+            answer(&program, libc::SYS_read as u32, 0x4000_0003),
+            libc::SECCOMP_RET_KILL_PROCESS,
+            "i386's calls"
+        );
     }
 }

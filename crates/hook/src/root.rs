@@ -5,7 +5,6 @@
 //! A kernel without openat2 (older than 5.6) is refused: resolving component by component in user space would be a second
 //! implementation of what has to be right once.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,8 +20,8 @@ pub const SMALL_FILE: u64 = 64 << 10;
 pub const CACHE_FILE: u64 = 16 << 20;
 /// Names of one directory that are looked at.
 const NAMES: usize = 20_000;
-/// What is not renamed yet is named so, with sixteen digits.
-const TEMPORARY: &str = ".thruway-";
+/// What is not renamed yet is named so.
+const TEMPORARY: &str = ".thruway-hook";
 /// Directories that are made on the way to one name.
 const DEPTH: usize = 40;
 
@@ -51,7 +50,6 @@ pub struct Root<'a> {
     fd: BorrowedFd<'a>,
     /// The root's own mount once more, where the container's is read-only already.
     writable: Option<OwnedFd>,
-    counter: Cell<u32>,
 }
 
 /// A directory of the container, and its path there as it was asked for.
@@ -84,7 +82,7 @@ impl<'a> Root<'a> {
     /// # Errors
     /// A kernel without openat2; something that is no directory; the machine's own root.
     pub fn at(fd: BorrowedFd<'a>) -> Result<Self> {
-        let mut root = Root { fd, writable: None, counter: Cell::new(0) };
+        let mut root = Root { fd, writable: None };
         let here = root.open_dir("/")?;
         let stat = fstat(&here.fd, "/")?;
         let machine = rustix::fs::stat("/").map_err(|cause| failed("look at the machine's", "/", cause))?;
@@ -209,13 +207,7 @@ impl<'a> Root<'a> {
             return self.open_file(&dir.join(name));
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::openat2(
-            &dir.fd,
-            name,
-            flags,
-            Mode::empty(),
-            resolve() | ResolveFlags::NO_SYMLINKS,
-        );
+        let found = rustix::fs::openat2(&dir.fd, name, flags, Mode::empty(), resolve() | ResolveFlags::NO_SYMLINKS);
         checked(found, name)
     }
 
@@ -299,12 +291,20 @@ impl<'a> Root<'a> {
         Ok(self.list(dir)?.into_iter().map(|name| (name.name, name.kind)).collect())
     }
 
+    /// What stands at a name, not followed.
+    pub fn kind(&self, dir: &Dir, name: &str) -> Result<Option<FileType>> {
+        match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(cause) if is_none(cause) => Ok(None),
+            Err(cause) => Err(failed("look at", &dir.join(name), cause)),
+        }
+    }
+
     /// Puts bytes at a name of a directory, in one step: what stands there is replaced, a link itself and not its target.
     pub fn write(&self, dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let path = dir.join(name);
-        self.sweep(dir);
         let (fd, temporary) = self
-            .temporary(|own| {
+            .temporary(dir, |own| {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat2(&dir.fd, own, flags, Mode::from_raw_mode(0o600), resolve())
             })
@@ -329,7 +329,7 @@ impl<'a> Root<'a> {
         if self.link_text(dir, name).is_some_and(|there| there == text) {
             return Ok(false);
         }
-        let ((), temporary) = self.temporary(|own| rustix::fs::symlinkat(text, &dir.fd, own)).map_err(wrong)?;
+        let ((), temporary) = self.temporary(dir, |own| rustix::fs::symlinkat(text, &dir.fd, own)).map_err(wrong)?;
         rustix::fs::renameat(&dir.fd, temporary.as_str(), &dir.fd, name).map_err(|cause| {
             let _ = rustix::fs::unlinkat(&dir.fd, temporary.as_str(), AtFlags::empty());
             wrong(cause)
@@ -351,36 +351,23 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Removes what a run that was killed has left of its own in a directory that is about to be written.
-    fn sweep(&self, dir: &Dir) {
-        for name in self.list(dir).unwrap_or_default() {
-            if is_temporary(&name.name, name.kind) {
-                let _ = self.remove(dir, &name.name);
+    /// Makes something under a name of our own. What a run that was killed has left there is taken away; where that cannot
+    /// be, a name is used that nobody can have foreseen. Whatever stands there: it is neither followed nor written (O_EXCL).
+    fn temporary<T>(&self, dir: &Dir, make: impl Fn(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
+        for _ in 0..2 {
+            match make(TEMPORARY) {
+                Ok(made) => return Ok((made, TEMPORARY.to_owned())),
+                Err(Errno::EXIST) => match rustix::fs::unlinkat(&dir.fd, TEMPORARY, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(_) => break,
+                },
+                Err(cause) => return Err(cause),
             }
         }
-    }
-
-    /// As `sweep`, where the directory has been listed already.
-    pub fn sweep_listed(&self, path: &str, listing: &Listing) {
-        let mut left = listing.iter().filter(|(name, kind)| is_temporary(name, **kind)).peekable();
-        if left.peek().is_none() {
-            return;
-        }
-        let Ok(dir) = self.make_dir(path, true) else { return };
-        for (name, _) in left {
-            let _ = self.remove(&dir, name);
-        }
-    }
-
-    /// Makes something under a name that nobody can have foreseen.
-    fn temporary<T>(&self, mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
         for _ in 0..16 {
             let mut random = [0_u8; 8];
-            if rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK).is_err() {
-                // an early boot: O_EXCL is what the safety rests on
-                random = u64::from(self.counter.replace(self.counter.get() + 1)).to_le_bytes();
-            }
-            let name = format!("{TEMPORARY}{:016x}", u64::from_le_bytes(random));
+            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK)?;
+            let name = format!("{TEMPORARY}-{:016x}", u64::from_le_bytes(random));
             match make(&name) {
                 Ok(made) => return Ok((made, name)),
                 Err(Errno::EXIST) => {}
@@ -433,12 +420,6 @@ impl File {
         }
         Ok(got)
     }
-}
-
-fn is_temporary(name: &str, kind: FileType) -> bool {
-    let digits = name.strip_prefix(TEMPORARY);
-    let hex = digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    hex && matches!(kind, FileType::RegularFile | FileType::Symlink)
 }
 
 /// "/usr/lib/x" is ("/usr/lib", "x"). None for what names no entry of a directory: "/", "/a/..", "".

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use formats::ldsocache::{Arch, Entry, EntryView, compare_names};
 use rustix::fs::FileType;
 
-use crate::elf::{self, Family, Library};
 use super::Asked;
 use crate::Link;
+use crate::elf::{self, Family, Library};
+use crate::links::Listed;
 use crate::root::{Dir, Listing, Result, Root, split};
 
 /// Subdirectories of glibc-hwcaps.
@@ -59,6 +60,7 @@ struct Chosen {
 /// they are missing. `listing`: what it holds, if that has been looked at.
 pub fn folder(
     asked: &Asked<'_, '_>,
+    listed: &Listed,
     dir: &Dir,
     known: &Known<'_>,
     folder: Option<&str>,
@@ -66,16 +68,20 @@ pub fn folder(
     reads: &mut usize,
 ) -> Result<Vec<Found>> {
     let Asked { root, options, .. } = *asked;
-    let listing = match listing {
-        Some(listing) => listing,
-        None => root.listing(dir)?,
-    };
-    let mut found = Vec::new();
-    let mut told = HashSet::new();
-    if let Some(folder) = folder {
-        root.sweep_listed(&dir.path, &listing);
-        found = linked(asked, dir, folder, &listing, &mut told);
-    }
+    let listing = listing.map_or_else(|| root.listing(dir), Ok)?;
+    let mut found = linked(asked, listed, dir, folder);
+    let told: HashSet<&str> = asked
+        .options
+        .links
+        .iter()
+        .filter(|link| listed.stands(&link.link))
+        .filter_map(|link| {
+            let (parent, name) = split(&link.link)?;
+            (Some(parent) == folder && found.iter().any(|found| found.entry.soname == name))
+                .then_some([name, &link.target])
+        })
+        .flatten()
+        .collect();
     let suffix = options.driver.as_ref().map(|version| format!(".so.{version}"));
     let is_drivers = |name: &str| suffix.as_deref().is_some_and(|suffix| name.ends_with(suffix));
     let wanted = listing.iter().filter(|(name, _)| {
@@ -98,32 +104,27 @@ pub fn folder(
 
 /// What the spec's own links tell of the driver's libraries in a multiarch directory, whose name says what they are built
 /// for: those files need not be read. They are large, and lie on a disk that may be cold.
-fn linked<'a>(
-    asked: &Asked<'a, '_>,
-    dir: &Dir,
-    folder: &str,
-    listing: &Listing,
-    told: &mut HashSet<&'a str>,
-) -> Vec<Found> {
+pub fn linked(asked: &Asked<'_, '_>, listed: &Listed, dir: &Dir, folder: Option<&str>) -> Vec<Found> {
     let options = asked.options;
+    let (Some(folder), Some(version)) = (folder, &options.driver) else { return Vec::new() };
     let arch = match (asked.family, folder.rsplit('/').next().unwrap_or_default()) {
         (Family::X86, "x86_64-linux-gnu") => Arch::X86_64,
         (Family::X86, "i386-linux-gnu") => Arch::I386,
         (Family::Arm, "aarch64-linux-gnu") => Arch::Aarch64,
         _ => return Vec::new(),
     };
-    let Some(version) = &options.driver else { return Vec::new() };
     let suffix = format!(".so.{version}");
+    let mut drivers: HashSet<&str> = HashSet::new();
     let mut found = Vec::new();
-    for Link { target, link, .. } in &options.links {
-        let Some((parent, name)) = split(link) else { continue };
-        let ours = target.ends_with(&suffix) || told.contains(target.as_str());
-        let there = listing.get(name) == Some(&FileType::Symlink) && listing.contains_key(target.as_str());
-        if parent == folder && ours && there && !target.contains('/') && is_library(name) {
-            told.insert(name);
-            told.insert(target);
-            let entry = Entry::new(name, dir.join(name), arch);
-            found.push(Found { entry, drivers: true, replaces: true });
+    // a bare name's link is to another link, which may come after it
+    for _ in 0..2 {
+        for Link { target, link, .. } in &options.links {
+            let Some((parent, name)) = split(link) else { continue };
+            let ours = !target.contains('/') && (target.ends_with(&suffix) || drivers.contains(target.as_str()));
+            if ours && parent == folder && is_library(name) && listed.stands(link) && drivers.insert(name) {
+                let entry = Entry::new(name, dir.join(name), arch);
+                found.push(Found { entry, drivers: true, replaces: true });
+            }
         }
     }
     found
