@@ -5,7 +5,7 @@
 //! leads nowhere but into the image, and none of its paths is ever a source.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -287,12 +287,14 @@ fn run(hook: &Hook, state: &str) -> Result<(), String> {
     }
     command.args(hook.args.get(1..).unwrap_or_default()).env_clear().current_dir("/");
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    // a file and no pipe: a hook that does not read its state is free not to
+    let input = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|error| failed(error.to_string()))?;
+    let mut input = File::from(input);
+    let ready = input.write_all(state.as_bytes()).and_then(|()| input.rewind());
+    ready.map_err(|error| failed(error.to_string()))?;
+    command.stdin(input).stdout(Stdio::null()).stderr(Stdio::inherit());
     let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // a hook that does not read its state is free not to
-        let _ = stdin.write_all(state.as_bytes());
-    }
     let status = child.wait().map_err(|error| failed(error.to_string()))?;
     if status.success() { Ok(()) } else { Err(failed(format!("it ended with {status}"))) }
 }

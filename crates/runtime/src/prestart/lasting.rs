@@ -3,6 +3,7 @@
 //! runc names devices to systemd as /dev/char/MAJOR:MINOR. The kernel makes such links for what it registers in sysfs;
 //! NVIDIA's nodes are not registered there, so systemd finds no device, and takes it away when it next applies its units.
 
+use std::borrow::Cow;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ use crate::say::Say;
 
 /// Makes the links of the nodes below /dev that have none. A link that is there is left, wherever it leads. What cannot
 /// be made is not told: a container starts without it as well.
-pub fn links(edits: &[Edits]) {
+pub fn links(edits: &[Cow<'static, Edits>]) {
     for node in edits.iter().flat_map(|edits| &edits.device_nodes) {
         let path = oci::apply::host_path(node);
         let (Some(name), Some(live)) = (path.strip_prefix("/dev/"), host::node(path)) else { continue };

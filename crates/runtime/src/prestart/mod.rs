@@ -9,7 +9,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use oci::config::Look;
 use oci::settings::{Settings, Written};
@@ -43,7 +42,7 @@ struct State {
 }
 
 /// Reads NVIDIA's command line and does it.
-pub fn main(args: &[OsString]) -> ExitCode {
+pub fn main(args: &[OsString]) -> i32 {
     let mut say = Say { name: "nvidia-container-runtime-hook", ..Say::default() };
     let mut config = None;
     let mut words = args.iter().skip(1).map(|word| word.to_string_lossy());
@@ -54,28 +53,28 @@ pub fn main(args: &[OsString]) -> ExitCode {
             (true, ("config", path)) => config = Some(PathBuf::from(path)),
             (true, ("version", _)) => {
                 let _ = writeln!(std::io::stdout(), "thruway-runtime version {}", env!("CARGO_PKG_VERSION"));
-                return ExitCode::SUCCESS;
+                return 0;
             }
             (true, ("help" | "h", _)) => {
                 let _ = write!(std::io::stdout(), "{HELP}");
-                return ExitCode::SUCCESS;
+                return 0;
             }
             (true, _) => {}
             (false, ("prestart", _)) => {
                 return match prestart(config.as_deref(), &mut say) {
-                    Ok(()) => ExitCode::SUCCESS,
+                    Ok(()) => 0,
                     Err(says) => {
                         say.error(&says);
-                        ExitCode::FAILURE
+                        1
                     }
                 };
             }
             // a stage that is none of ours stops no container
-            (false, _) => return ExitCode::SUCCESS,
+            (false, _) => return 0,
         }
     }
     let _ = write!(std::io::stderr(), "{HELP}");
-    ExitCode::from(2)
+    2
 }
 
 fn prestart(config: Option<&Path>, say: &mut Say) -> Result<(), String> {
