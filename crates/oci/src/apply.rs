@@ -216,10 +216,11 @@ fn environment(tree: &mut Tree<'_>, entries: &[String]) -> Result<(), ApplyError
 }
 
 /// Of several under one name the last counts, at its place: all of a name are removed as each is added.
-fn last_of<T, K: PartialEq>(given: Vec<T>, name: impl Fn(&T) -> K) -> Vec<T> {
-    let names: Vec<K> = given.iter().map(&name).collect();
-    let last = |at: usize, one: &T| names.iter().skip(at + 1).all(|later| *later != name(one));
-    given.into_iter().enumerate().filter(|(at, one)| last(*at, one)).map(|(_, one)| one).collect()
+fn last_of<'n, T>(given: Vec<T>, name: impl Fn(&T) -> &'n str) -> Vec<T> {
+    let mut names = HashSet::with_capacity(given.len());
+    let mut kept: Vec<T> = given.into_iter().rev().filter(|one| names.insert(name(one))).collect();
+    kept.reverse();
+    kept
 }
 
 fn devices(
@@ -230,43 +231,42 @@ fn devices(
     if nodes.is_empty() {
         return Ok(());
     }
-    let nodes = last_of(nodes.to_vec(), |(node, _)| &node.path);
+    let nodes: Vec<(&DeviceNode, Live)> = last_of(nodes.to_vec(), |(node, _)| node.path.as_str());
+    let names: HashSet<&str> = nodes.iter().map(|(node, _)| node.path.as_str()).collect();
     let linux = tree.entry("linux")?;
     let devices = linux.entry("devices")?.array()?;
-    devices.retain(|there| {
-        let path = field(there, "path");
-        nodes.iter().all(|(node, _)| Some(node.path.as_str()) != path.as_deref())
-    });
+    devices.retain(|there| field(there, "path").is_none_or(|path| !names.contains(path.as_ref())));
     for (node, live) in &nodes {
-        let mut made =
-            json!({ "path": node.path, "type": live.kind.to_string(), "major": live.major, "minor": live.minor });
-        if let Some(fields) = made.as_object_mut() {
-            let mut put = |name: &str, value: Option<u32>| {
-                if let Some(value) = value {
-                    fields.insert(name.to_owned(), Value::from(value));
-                }
-            };
-            put("fileMode", node.file_mode);
-            put("uid", node.uid.or(owner.0));
-            put("gid", node.gid.or(owner.1));
+        let mut made = String::from("{\"path\":");
+        text::quote(&node.path, &mut made);
+        made.push_str(&format!(",\"type\":\"{}\",\"major\":{},\"minor\":{}", live.kind, live.major, live.minor));
+        for (name, value) in
+            [("fileMode", node.file_mode), ("uid", node.uid.or(owner.0)), ("gid", node.gid.or(owner.1))]
+        {
+            if let Some(value) = value {
+                made.push_str(&format!(",\"{name}\":{value}"));
+            }
         }
-        devices.push(Tree::owned(made.to_string()));
+        made.push('}');
+        devices.push(Tree::owned(made));
     }
     let rules = linux.entry("resources")?.entry("devices")?.array()?;
     // a later rule wins, so one that is followed by a refusal is said again
     let refused = rules.iter().rposition(|there| !matches!(raw(there, "allow").as_deref(), Some("true")));
-    let there: Vec<String> = rules.iter().skip(refused.map_or(0, |at| at + 1)).map(Tree::text).collect();
+    let mut there: HashSet<String> = rules.iter().skip(refused.map_or(0, |at| at + 1)).map(Tree::text).collect();
     for (node, live) in &nodes {
         let access = match node.permissions.as_deref() {
             None | Some("") => "rwm",
             Some("none") => "",
             Some(access) => access,
         };
-        let rule = json!({
-            "allow": true, "type": live.kind.to_string(), "major": live.major, "minor": live.minor, "access": access
-        })
-        .to_string();
-        if !there.contains(&rule) {
+        let mut rule = format!(
+            "{{\"allow\":true,\"type\":\"{}\",\"major\":{},\"minor\":{},\"access\":",
+            live.kind, live.major, live.minor
+        );
+        text::quote(access, &mut rule);
+        rule.push('}');
+        if there.insert(rule.clone()) {
             rules.push(Tree::owned(rule));
         }
     }
@@ -288,19 +288,18 @@ fn made<'a>(mount: &Mount, mapped: bool) -> Tree<'a> {
     if mapped && bind && !options.iter().any(|option| matches!(*option, "idmap" | "ridmap")) {
         options.push("idmap");
     }
-    let mut out = String::from("{\"destination\":");
-    out.push_str(&text::quoted(&mount.container_path));
+    let mut out = String::with_capacity(256);
+    out.push_str("{\"destination\":");
+    text::quote(&mount.container_path, &mut out);
     if let Some(kind) = mount.kind.as_deref().filter(|kind| !kind.is_empty()) {
         out.push_str(",\"type\":");
-        out.push_str(&text::quoted(kind));
+        text::quote(kind, &mut out);
     }
     out.push_str(",\"source\":");
-    out.push_str(&text::quoted(&mount.host_path));
+    text::quote(&mount.host_path, &mut out);
     if !options.is_empty() {
-        let options: Vec<String> = options.into_iter().map(text::quoted).collect();
-        out.push_str(",\"options\":[");
-        out.push_str(&options.join(","));
-        out.push(']');
+        out.push_str(",\"options\":");
+        text::quote_all(options, &mut out);
     }
     out.push('}');
     Tree::owned(out)
@@ -335,19 +334,18 @@ fn add_hook(tree: &mut Tree<'_>, hook: &Hook) -> Result<(), ApplyError> {
     if !STAGES.contains(&hook.hook_name.as_str()) {
         return Err(ApplyError::NoStage(hook.hook_name.clone()));
     }
-    let mut made = json!({ "path": hook.path });
-    if let Some(fields) = made.as_object_mut() {
-        if !hook.args.is_empty() {
-            fields.insert("args".to_owned(), Value::from(hook.args.clone()));
-        }
-        if !hook.env.is_empty() {
-            fields.insert("env".to_owned(), Value::from(hook.env.clone()));
-        }
-        if let Some(timeout) = hook.timeout {
-            fields.insert("timeout".to_owned(), Value::from(timeout));
+    let mut made = String::from("{\"path\":");
+    text::quote(&hook.path, &mut made);
+    for (name, list) in [("args", &hook.args), ("env", &hook.env)] {
+        if !list.is_empty() {
+            made.push_str(&format!(",\"{name}\":"));
+            text::quote_all(list.iter().map(String::as_str), &mut made);
         }
     }
-    let made = made.to_string();
+    if let Some(timeout) = hook.timeout {
+        made.push_str(&format!(",\"timeout\":{timeout}"));
+    }
+    made.push('}');
     let hooks = tree.entry("hooks")?.entry(&hook.hook_name)?.array()?;
     if !hooks.iter().any(|there| there.text() == made) {
         hooks.push(Tree::owned(made));

@@ -136,7 +136,10 @@ fn mounts(text: &str) -> Result<Vec<Mounted<'_>>, BadJson> {
         .collect()
 }
 
-fn annotations(text: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, BadJson> {
+/// Key and value.
+type Annotation<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+fn annotations(text: &str) -> Result<Vec<Annotation<'_>>, BadJson> {
     let members = json::members(text)?.into_iter();
     Ok(members.filter_map(|(key, value)| Some((json::string(key)?, json::string(value)?))).collect())
 }

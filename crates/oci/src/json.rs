@@ -183,7 +183,32 @@ pub fn string(text: &str) -> Option<Cow<'_, str>> {
 
 /// A text as a JSON string.
 pub fn quoted(text: &str) -> String {
-    serde_json::Value::String(text.to_owned()).to_string()
+    let mut out = String::with_capacity(text.len() + 2);
+    quote(text, &mut out);
+    out
+}
+
+/// A text as a JSON string, at the end of another.
+pub fn quote(text: &str, out: &mut String) {
+    if text.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&serde_json::Value::String(text.to_owned()).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
+
+/// Texts as a JSON array of strings, at the end of another.
+pub fn quote_all<'t>(texts: impl IntoIterator<Item = &'t str>, out: &mut String) {
+    out.push('[');
+    for (index, text) in texts.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        quote(text, out);
+    }
+    out.push(']');
 }
 
 /// Whether a key as it is written is this name.

@@ -1,4 +1,5 @@
 //! What containers are given: names resolved over specs, edits applied, requirements judged.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use formats::cdispec::{Device, DeviceNode, Edits, Hook, Mount, Spec};
 use model::Capabilities;

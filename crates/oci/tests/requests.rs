@@ -1,4 +1,5 @@
 //! What containers ask for, in every form, and what the policy says to it.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use model::Capabilities;
 use oci::config::Look;

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use oci::apply;
 use oci::config::Look;
@@ -14,7 +13,7 @@ use crate::say::Say;
 use crate::{argv, files, host, lowlevel, prestart, setup};
 
 /// Does what has to be done before, and becomes the low-level runtime.
-pub fn main(args: &[OsString]) -> ExitCode {
+pub fn main(args: &[OsString]) -> i32 {
     let rest = args.get(1..).unwrap_or_default();
     let line = argv::read(rest);
     let mut say = Say { log: line.log.clone(), json: line.log_json, debug: None, name: "thruway-runtime" };
@@ -30,13 +29,13 @@ pub fn main(args: &[OsString]) -> ExitCode {
         && let Err(says) = edit(&line, &settings, broken.as_deref(), &say)
     {
         say.error(&says);
-        return ExitCode::FAILURE;
+        return 1;
     }
     match lowlevel::find(&settings.runtimes) {
         Ok(runtime) => say.error(&lowlevel::become_it(&runtime, rest)),
         Err(says) => say.error(&says),
     }
-    ExitCode::FAILURE
+    1
 }
 
 fn edit(line: &argv::Line, settings: &Settings, broken: Option<&str>, say: &Say) -> Result<(), String> {
@@ -66,7 +65,7 @@ fn edit(line: &argv::Line, settings: &Settings, broken: Option<&str>, say: &Say)
         _ if broken.is_some() => return Err(broken.unwrap_or_default().to_owned()),
         Ok(Answer::Ignored(says)) => say.warning(&says),
         Ok(Answer::Given(given)) => {
-            let edits: Vec<_> = given.edits.iter().collect();
+            let edits: Vec<_> = given.edits.iter().map(AsRef::as_ref).collect();
             let applied = apply::apply(&text, &edits, given.way, &mut host::node).map_err(|error| error.to_string())?;
             given.warnings.iter().chain(&applied.warnings).for_each(|says| say.warning(says));
             say.info(&format!("{}: {}", path.display(), given.what));

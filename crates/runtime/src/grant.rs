@@ -1,5 +1,7 @@
 //! From a configuration to what its container gets: read, judged, resolved, held against the machine.
 
+use std::borrow::Cow;
+
 use formats::cdispec::{Edits, Mount};
 use oci::apply::Way;
 use oci::config::Look;
@@ -14,7 +16,7 @@ use crate::{extras, host, refresh, specs};
 /// What a container gets.
 #[derive(Debug, Default)]
 pub struct Grant {
-    pub edits: Vec<Edits>,
+    pub edits: Vec<Cow<'static, Edits>>,
     pub way: Way,
     pub warnings: Vec<String>,
     /// For the log.
@@ -51,13 +53,13 @@ pub fn answer(look: &Look<'_>, settings: &Settings) -> Result<Answer, String> {
         grant.warnings.extend(required.judge(&driver, &cards).map_err(|refused| refused.0)?);
     }
     if let Some(edits) = extras::edits(&request)? {
-        grant.edits.push(edits);
+        grant.edits.push(Cow::Owned(edits));
     }
     Ok(Answer::Given(Box::new(grant)))
 }
 
 /// The cards whose nodes edits give.
-fn cards<'d>(driver: &'d Driver, edits: &[Edits]) -> Vec<&'d Card> {
+fn cards<'d>(driver: &'d Driver, edits: &[Cow<'static, Edits>]) -> Vec<&'d Card> {
     let given = |card: &&Card| {
         let Some(minor) = card.minor else { return false };
         let path = format!("/dev/nvidia{minor}");
@@ -70,8 +72,9 @@ fn devices(grant: &mut Grant, request: &Request, settings: &Settings, only: Opti
     let kind = settings.default_kind.as_str();
     // most containers: our own file has it, and it is as it was
     if let Some(ours) = specs::ours(request, settings) {
-        let specs = [ours];
-        if let Ok(chosen) = resolve(request, kind, &specs, only) {
+        // kept to the end of the process, which is near: it becomes another program
+        let specs: &'static [SpecAt] = vec![ours].leak();
+        if let Ok(chosen) = resolve(request, kind, specs, only) {
             take(grant, &chosen, request);
             if !look_over(grant, settings).is_stale() {
                 return Ok(());
@@ -79,8 +82,8 @@ fn devices(grant: &mut Grant, request: &Request, settings: &Settings, only: Opti
         }
     }
     let found = |grant: &mut Grant| -> Result<specs::Stale, Unresolved> {
-        let specs: Vec<SpecAt> = specs::all(settings, &mut grant.warnings);
-        let chosen = resolve(request, kind, &specs, only)?;
+        let specs: &'static [SpecAt] = specs::all(settings, &mut grant.warnings).leak();
+        let chosen = resolve(request, kind, specs, only)?;
         take(grant, &chosen, request);
         Ok(look_over(grant, settings))
     };
@@ -118,8 +121,8 @@ fn devices(grant: &mut Grant, request: &Request, settings: &Settings, only: Opti
     Ok(())
 }
 
-fn take(grant: &mut Grant, chosen: &Chosen<'_>, request: &Request) {
-    grant.edits = chosen.edits.iter().map(|edits| (*edits).clone()).collect();
+fn take(grant: &mut Grant, chosen: &Chosen<'static>, request: &Request) {
+    grant.edits = chosen.edits.iter().map(|edits| Cow::Borrowed(*edits)).collect();
     // whoever names CDI devices gets what every reader of the spec would give
     grant.way = Way { only: (!chosen.qualified).then_some(request.capabilities), idmap: false };
     let specs: Vec<&str> = chosen.specs.iter().map(|at| at.path.as_str()).collect();
@@ -139,7 +142,10 @@ fn look_over(grant: &mut Grant, settings: &Settings) -> specs::Stale {
     let sockets: Vec<String> = stale.gone.iter().filter(|path| is_socket(path)).cloned().collect();
     stale.gone.retain(|path| !is_socket(path));
     if !sockets.is_empty() {
-        grant.edits.iter_mut().for_each(|edits| edits.mounts.retain(|mount| !sockets.contains(&mount.host_path)));
+        grant
+            .edits
+            .iter_mut()
+            .for_each(|edits| edits.to_mut().mounts.retain(|mount| !sockets.contains(&mount.host_path)));
     }
     stale
 }
@@ -158,7 +164,7 @@ fn leave_out(grant: &mut Grant, gone: &[String]) {
     for path in gone {
         grant.warnings.push(format!("{path} of the CDI spec is not on this machine, and was left out"));
     }
-    for edits in &mut grant.edits {
+    for edits in grant.edits.iter_mut().map(Cow::to_mut) {
         edits.mounts.retain(|mount| !gone.contains(&mount.host_path));
         edits.device_nodes.retain(|node| !gone.iter().any(|path| path == oci::apply::host_path(node)));
     }

@@ -12,7 +12,7 @@
 )]
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::os::fd::{AsFd, IntoRawFd};
 
 pub mod argv;
 mod create;
@@ -27,17 +27,28 @@ mod say;
 mod setup;
 mod specs;
 
-/// Chooses by the name under which it was called.
-pub fn main() -> ExitCode {
+/// Chooses by the name under which it was called. The answer is the exit status.
+pub fn main() -> i32 {
+    standard();
     let args: Vec<OsString> = std::env::args_os().collect();
     let called = args.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = called.rsplit('/').next().unwrap_or_default();
-    if oci::config::is_nvidia_hook(name) {
-        return prestart::main(&args);
-    }
-    // the hook's form with a subcommand, for those who install no links
-    if args.get(1).is_some_and(|verb| verb == "prestart") {
+    // the hook's form with a subcommand is for those who install no links
+    if oci::config::is_nvidia_hook(name) || args.get(1).is_some_and(|verb| verb == "prestart") {
         return prestart::main(&args);
     }
     create::main(&args)
+}
+
+/// Whoever starts us with a standard stream closed must not have the next file that is opened taken for it.
+fn standard() {
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [input.as_fd(), output.as_fd(), error.as_fd()] {
+        if rustix::io::fcntl_getfd(stream).is_err()
+            && let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")
+        {
+            // the lowest number that is free is the one that was closed; it stays open
+            let _ = null.into_raw_fd();
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The CDI specs of this machine.
 
+use std::borrow::Cow;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use formats::cdispec::{self, Edits, Form};
@@ -64,7 +66,7 @@ fn read(path: &Path, priority: usize) -> Option<Result<SpecAt, String>> {
 }
 
 /// The driver that edits were written for: what its hook is told, else the version in the libraries' names.
-pub fn driver_of(edits: &[Edits]) -> Option<&str> {
+pub fn driver_of<'e>(edits: &'e [Cow<'static, Edits>]) -> Option<&'e str> {
     for hook in edits.iter().flat_map(|edits| &edits.hooks) {
         let mut args = hook.args.iter();
         while let Some(arg) = args.next() {
@@ -106,17 +108,18 @@ pub fn is_optional(path: &str) -> bool {
 }
 
 /// Holds edits against the machine. Sockets of daemons come and go and make nothing stale.
-pub fn stale(edits: &[Edits], wanted: impl Fn(&str) -> bool, settings: &Settings) -> Stale {
+pub fn stale(edits: &[Cow<'static, Edits>], wanted: impl Fn(&str) -> bool, settings: &Settings) -> Stale {
     let mut stale = Stale::default();
     if let (Some(written), Some(loaded)) = (driver_of(edits), host::module(settings))
         && written != loaded
     {
         stale.driver = Some((written.to_owned(), loaded));
     }
+    let mut looked = Looked::default();
     for edit in edits {
         for mount in edit.mounts.iter().filter(|mount| wanted(&mount.container_path)) {
             let virtual_one = mount.kind.as_deref().is_some_and(|kind| !matches!(kind, "" | "bind" | "none"));
-            if !virtual_one && rustix::fs::stat(mount.host_path.as_str()).is_err() {
+            if !virtual_one && !looked.is_there(&mount.host_path) {
                 stale.gone.push(mount.host_path.clone());
             }
         }
@@ -128,4 +131,26 @@ pub fn stale(edits: &[Edits], wanted: impl Fn(&str) -> bool, settings: &Settings
         }
     }
     stale
+}
+
+/// Most of a driver's files are in one directory: it is walked to once.
+#[derive(Default)]
+struct Looked {
+    folder: Option<(String, OwnedFd)>,
+}
+
+impl Looked {
+    fn is_there(&mut self, path: &str) -> bool {
+        use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, statat};
+        let Some((folder, name)) =
+            path.rsplit_once('/').filter(|(folder, name)| !folder.is_empty() && !name.is_empty())
+        else {
+            return statat(CWD, path, AtFlags::empty()).is_ok();
+        };
+        if self.folder.as_ref().is_none_or(|(known, _)| known != folder) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            self.folder = open(folder, flags, Mode::empty()).ok().map(|fd| (folder.to_owned(), fd));
+        }
+        self.folder.as_ref().is_some_and(|(_, fd)| statat(fd, name, AtFlags::empty()).is_ok())
+    }
 }

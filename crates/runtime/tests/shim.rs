@@ -1,5 +1,11 @@
 //! The shim with the real runc and crun: what a container sees of what it asked for.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "runs runtimes")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "runs runtimes"
+)]
 
 mod common;
 

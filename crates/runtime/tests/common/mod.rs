@@ -1,6 +1,8 @@
 //! Bundles of busybox, a simulated driver (nodes and files in a tree), a spec for it, and the real runc and crun.
 #![allow(
     dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "shared by several tests, each of which uses a part; makes trees and runs runtimes"
@@ -62,6 +64,8 @@ pub fn mknod(path: &Path, major: u32, minor: u32) {
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor)).unwrap();
+    // whatever the umask is
+    rustix::fs::chmod(path, Mode::from_raw_mode(0o666)).unwrap();
 }
 
 impl Machine {
@@ -190,6 +194,29 @@ impl Machine {
         let bundle = Bundle { id: format!("{}-{name}", self.tag()), folder };
         bundle.set(&config);
         bundle
+    }
+
+    /// The prestart hook under NVIDIA's name, as an entry of `hooks.prestart`, with what docker would give it.
+    pub fn hook(&self) -> Value {
+        let link = self.path("nvidia-container-runtime-hook");
+        if !link.exists() {
+            std::os::unix::fs::symlink(SHIM, &link).unwrap();
+        }
+        json!({
+            "path": link.to_str().unwrap(),
+            "args": ["nvidia-container-runtime-hook", "prestart"],
+            "env": [format!("NVIDIA_CTK_CONFIG_FILE_PATH={}", self.text("config.toml")), "PATH=/usr/bin:/bin"]
+        })
+    }
+
+    /// `run` by the low-level runtime alone, with the hook in the configuration: docker's `--gpus`.
+    pub fn run_with_hook(&self, bundle: &Bundle, runtime: &str) -> Output {
+        bundle.edit(|config| config["hooks"] = json!({"prestart": [self.hook()]}));
+        let mut command = self.program("unshare");
+        let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"";
+        command.args(["-m", "sh", "-c", script]).arg(find(runtime).unwrap());
+        command.args(["--root", &self.text("state"), "run", "--bundle"]).arg(&bundle.folder).arg(&bundle.id);
+        command.output().unwrap()
     }
 
     /// Part of every container's id, so that tests of several processes do not meet.
