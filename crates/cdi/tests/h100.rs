@@ -146,6 +146,45 @@ fn every_library_of_the_driver_under_every_name_it_is_asked_by() {
     assert!(mounts.iter().all(|mount| mount.options == ["ro", "nosuid", "nodev", "rbind", "rprivate"]));
 }
 
+/// With the hook each library is mounted once, and the hook is told the names.
+#[test]
+fn with_the_hook_a_library_is_one_mount() {
+    let options = cdi::Options { hook: cdi::HookWish::Path("/usr/bin/thruway-hook".into()), ..cdi::Options::default() };
+    let made = cdi::generate(&machine(), &inventory(), &options).unwrap();
+    assert_eq!(made.spec.problems(), Vec::<String>::new());
+    assert_eq!(made.spec.cdi_version, "0.5.0");
+    let common = &made.spec.container_edits;
+    let cuda: Vec<&str> = common
+        .mounts
+        .iter()
+        .filter(|mount| mount.container_path.contains("/libcuda.so"))
+        .map(|mount| mount.container_path.as_str())
+        .collect();
+    assert_eq!(cuda, ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04"]);
+    let [hook] = common.hooks.as_slice() else { panic!("{:?}", common.hooks) };
+    assert_eq!((hook.hook_name.as_str(), hook.path.as_str()), ("createContainer", "/usr/bin/thruway-hook"));
+    assert_eq!(hook.args[..2], ["thruway-hook", "create-container"]);
+    assert_eq!(hook.env, ["THRUWAY_HOOK=1"]);
+    let has = |words: &[&str]| hook.args.windows(words.len()).any(|window| window == words);
+    let lib = "/usr/lib/x86_64-linux-gnu";
+    assert!(has(&["--link", &format!("libcuda.so.580.159.04::{lib}/libcuda.so.1")]), "{:?}", hook.args);
+    assert!(has(&["--link", &format!("libcuda.so.1::{lib}/libcuda.so")]));
+    assert!(has(&["--link", &format!("libnvidia-ml.so.1::{lib}/libnvidia-ml.so")]), "the host has it");
+    assert!(has(&["--link", &format!("libGLX_nvidia.so.580.159.04::{lib}/libGLX_indirect.so.0")]));
+    assert!(has(&["--link", &format!("../libnvidia-allocator.so.1::{lib}/gbm/nvidia-drm_gbm.so")]));
+    assert!(has(&["--folder", lib]));
+    assert!(has(&["--driver", VERSION, "--cuda", "13.0", "--guard-params", "--application-profile"]));
+    // the set that a container without graphics asks for
+    let sets = model::Capabilities::parse("utility").unwrap();
+    let few = cdi::Options { capabilities: Some(cdi::Wanted::Sets(sets)), ..options };
+    let made = cdi::generate(&machine(), &inventory(), &few).unwrap();
+    let mounts = &made.spec.container_edits.mounts;
+    assert!(mounts.iter().any(|mount| mount.container_path.ends_with("/nvidia-smi")));
+    assert!(!mounts.iter().any(|mount| mount.container_path.contains("libcuda.so")), "{mounts:#?}");
+    let args = &made.spec.container_edits.hooks[0].args;
+    assert!(!args.iter().any(|arg| arg.contains("libcuda") || arg == "--application-profile"), "{args:?}");
+}
+
 #[test]
 fn wrappers_are_seen_through() {
     let made = cdi::generate(&machine(), &inventory(), &cdi::Options::default()).unwrap();
@@ -154,7 +193,7 @@ fn wrappers_are_seen_through() {
     assert_eq!(smi.host_path, "/usr/local/nvidia/bin/nvidia-smi");
     assert_eq!(made.files.binaries.len(), 5);
     assert!(made.notes.iter().any(|note| note.starts_with("/usr/bin/nvidia-smi is a wrapper script")));
-    let firmware: Vec<&str> = made.files.firmware.iter().map(String::as_str).collect();
+    let firmware: Vec<&str> = made.files.firmware.iter().map(|file| file.host.as_str()).collect();
     let dir = "/usr/local/nvidia/firmware/nvidia/580.159.04";
     assert_eq!(firmware, [format!("{dir}/gsp_ga10x.bin"), format!("{dir}/gsp_tu10x.bin")]);
     let icd =

@@ -120,6 +120,14 @@ pub struct Own {
     pub bears_runtime: bool,
     /// The same of nvidia-container-runtime-hook, which dockerd looks for on its path.
     pub bears_hook: bool,
+    /// /usr/bin/thruway, where the unit that keeps the specs true starts it.
+    pub program: bool,
+    /// That unit's file, wherever it lies, and its bytes' digest.
+    pub unit: Option<(String, Digest)>,
+    /// systemd wants the unit at boot.
+    pub wanted: bool,
+    /// udev's rule that wants it when the driver comes.
+    pub rule: bool,
 }
 
 /// A configuration file: its bytes' digest, and what it says or why it says nothing.
@@ -390,6 +398,12 @@ impl Facts {
             .into_iter()
             .flatten()
             .any(|known| known == path || known.rsplit('/').next() == Some(name) && !path.contains('/'))
+    }
+
+    /// A spec that thruway's service writes, and writes anew when it is no longer true.
+    pub fn is_refreshed(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        path.contains("/run/cdi/") && (name == cdi::SPEC_NAME || name.starts_with("thruway.dev-"))
     }
 
     /// The devices that two specs of one directory define, with both files: engines then resolve neither.

@@ -17,6 +17,8 @@ const TAG_GENERATOR: u32 = 0;
 const TAG_HWCAPS: u32 = 1;
 /// This bit in `hwcap` says that the low half is an index into the glibc-hwcaps names.
 const HWCAP_EXTENSION: u64 = 1 << 62;
+/// Then ten bits above that half are the ISA level.
+const ISA_LEVEL: u64 = 0x3ff;
 /// Far above any real cache (a few thousand), far below what would hurt.
 const ENTRY_LIMIT: usize = 1 << 18;
 
@@ -42,6 +44,9 @@ pub struct Entry {
     pub hwcap: u64,
     /// The glibc-hwcaps directory that it stands for: "x86-64-v3".
     pub hwcaps: Option<String>,
+    /// With `hwcaps`: the number of the highest x86 ISA level that the file itself asks for, 0 for none. The loader
+    /// passes over what its processor has not.
+    pub isa_level: u16,
 }
 
 /// What a library was built for, as the cache's flags tell.
@@ -65,7 +70,7 @@ impl Entry {
             Arch::Other(high) => high,
         };
         let flags = u32::from(high) << 8 | 3;
-        Entry { soname: soname.into(), path: path.into(), flags, osversion: 0, hwcap: 0, hwcaps: None }
+        Entry { soname: soname.into(), path: path.into(), flags, osversion: 0, hwcap: 0, hwcaps: None, isa_level: 0 }
     }
 
     pub fn arch(&self) -> Arch {
@@ -122,6 +127,7 @@ impl Cache {
                 osversion: 0,
                 hwcap: 0,
                 hwcaps: None,
+                isa_level: 0,
             });
         }
         Ok(Cache { entries, generator: None })
@@ -139,15 +145,15 @@ impl Cache {
         let end = table_end(bytes, base + NEW_HEADER, count, NEW_ENTRY)?;
         let (generator, hwcaps) = match number.u32(base + 32)? {
             0 => (None, Vec::new()),
-            offset => extension(&number, base, base + offset as usize)?,
+            offset => extension(&number, base, offset as usize)?,
         };
         let mut entries = Vec::with_capacity(count.min(4096));
         for at in (base + NEW_HEADER..end).step_by(NEW_ENTRY) {
             let hwcap = number.u64(at + 16)?;
-            let (hwcap, name) = match hwcap & HWCAP_EXTENSION {
-                0 => (hwcap, None),
+            let (hwcap, name, isa_level) = match hwcap & HWCAP_EXTENSION {
+                0 => (hwcap, None, 0),
                 _ => match hwcaps.get((hwcap & 0xffff_ffff) as usize) {
-                    Some(name) => (0, Some(name.clone())),
+                    Some(name) => (0, Some(name.clone()), (hwcap >> 32 & ISA_LEVEL) as u16),
                     None => return bad(at + 16, "this glibc-hwcaps index is not in the cache's list"),
                 },
             };
@@ -158,6 +164,7 @@ impl Cache {
                 osversion: number.u32(at + 12)?,
                 hwcap,
                 hwcaps: name,
+                isa_level,
             });
         }
         Ok(Cache { entries, generator })
@@ -166,6 +173,11 @@ impl Cache {
     /// Writes the new form, little-endian, in the order that the loader's binary search needs. Reading it back gives
     /// the same entries, sorted so. NUL bytes in names cannot be written; they end the name.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.new_form(0)
+    }
+
+    /// `before`: how many bytes stand in front of it.
+    fn new_form(&self, before: usize) -> Vec<u8> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by(|a, b| order(a, b));
         let mut names: Vec<&str> = entries.iter().filter_map(|entry| entry.hwcaps.as_deref()).collect();
@@ -176,7 +188,8 @@ impl Cache {
         for entry in &entries {
             let (key, value) = (strings.add(&entry.soname), strings.add(&entry.path));
             let index = entry.hwcaps.as_deref().and_then(|name| names.binary_search(&name).ok());
-            let hwcap = index.map_or(entry.hwcap & !HWCAP_EXTENSION, |index| HWCAP_EXTENSION | index as u64);
+            let level = (u64::from(entry.isa_level) & ISA_LEVEL) << 32;
+            let hwcap = index.map_or(entry.hwcap & !HWCAP_EXTENSION, |index| HWCAP_EXTENSION | level | index as u64);
             for word in [entry.flags, key, value, entry.osversion] {
                 table.extend(word.to_le_bytes());
             }
@@ -190,21 +203,45 @@ impl Cache {
         out.extend([2, 0, 0, 0]);
         let has_extension = self.generator.is_some() || !names.is_empty();
         let extension_at = (strings.base + strings.bytes.len()).next_multiple_of(4);
-        out.extend(if has_extension { extension_at as u32 } else { 0 }.to_le_bytes());
+        out.extend(if has_extension { (before + extension_at) as u32 } else { 0 }.to_le_bytes());
         out.extend([0; 12]);
         out.extend(table);
         out.extend(strings.bytes);
         if has_extension {
             out.resize(extension_at, 0);
-            self.write_extension(&mut out, &name_offsets);
+            self.write_extension(&mut out, &name_offsets, before);
         }
         out
     }
 
-    fn write_extension(&self, out: &mut Vec<u8>, names: &[u32]) {
+    /// Writes the old form with the new one behind it, as ldconfig did before glibc 2.32 (`-c compat`). The old form has no
+    /// place for what suits certain processors only.
+    pub fn to_combined_bytes(&self) -> Vec<u8> {
+        let mut entries: Vec<&Entry> =
+            self.entries.iter().filter(|entry| entry.hwcap == 0 && entry.hwcaps.is_none()).collect();
+        entries.sort_by(|a, b| order(a, b));
+        let new_at = (OLD_HEADER + entries.len() * OLD_ENTRY).next_multiple_of(8);
+        let new = self.new_form(new_at);
+        // Texts lie behind the new form, and the old one counts their places from its own table's end.
+        let mut strings = Strings { base: new_at + new.len() - (OLD_HEADER + entries.len() * OLD_ENTRY), ..Strings::default() };
+        let mut out = OLD_MAGIC.to_vec();
+        out.push(0);
+        out.extend((entries.len() as u32).to_le_bytes());
+        for entry in entries {
+            for word in [entry.flags, strings.add(&entry.soname), strings.add(&entry.path)] {
+                out.extend(word.to_le_bytes());
+            }
+        }
+        out.resize(new_at, 0);
+        out.extend(new);
+        out.extend(strings.bytes);
+        out
+    }
+
+    fn write_extension(&self, out: &mut Vec<u8>, names: &[u32], before: usize) {
         let generator = self.generator.as_deref().map(str::as_bytes);
         let count = u32::from(generator.is_some()) + u32::from(!names.is_empty());
-        let mut at = out.len() as u32 + 8 + count * 16;
+        let mut at = (before + out.len()) as u32 + 8 + count * 16;
         let mut data: Vec<u8> = Vec::new();
         out.extend(EXTENSION_MAGIC.to_le_bytes());
         out.extend(count.to_le_bytes());
@@ -278,7 +315,7 @@ fn listed(line: &str) -> Option<Entry> {
     }
     let flags = u32::from(high as u8) << 8 | low;
     let (soname, path) = (soname.to_owned(), path.trim_end().to_owned());
-    Some(Entry { soname, path, flags, osversion: 0, hwcap: 0, hwcaps })
+    Some(Entry { soname, path, flags, osversion: 0, hwcap: 0, hwcaps, isa_level: 0 })
 }
 
 /// Where a table of `count` entries ends, if the bytes hold it.
@@ -318,7 +355,8 @@ fn string(bytes: &[u8], base: usize, offset: u32, from: usize) -> Result<String,
     }
 }
 
-/// (generator, glibc-hwcaps names) of the extension at `at`.
+/// (generator, glibc-hwcaps names) of the extension at `at`. Places in it count from the file's start, whatever stands in
+/// front of the new form; those of texts from the new form's.
 fn extension(number: &Number<'_>, base: usize, at: usize) -> Result<(Option<String>, Vec<String>), CacheError> {
     if number.u32(at)? != EXTENSION_MAGIC {
         return bad(at, "no extension stands where the header says");
@@ -328,14 +366,13 @@ fn extension(number: &Number<'_>, base: usize, at: usize) -> Result<(Option<Stri
     let count = number.u32(at + 4)?.min(64) as usize;
     for section in (at + 8..).step_by(16).take(count) {
         let (offset, size) = (number.u32(section + 8)? as usize, number.u32(section + 12)? as usize);
-        let start = base.saturating_add(offset);
-        let Some(data) = number.bytes.get(start..start.saturating_add(size)) else {
+        let Some(data) = number.bytes.get(offset..offset.saturating_add(size)) else {
             return bad(section, "this extension section lies behind the file's end");
         };
         match number.u32(section)? {
             TAG_GENERATOR => generator = Some(String::from_utf8_lossy(data).trim_end_matches('\0').to_owned()),
             TAG_HWCAPS => {
-                for word in (start..start + size / 4 * 4).step_by(4) {
+                for word in (offset..offset + size / 4 * 4).step_by(4) {
                     names.push(string(number.bytes, base, number.u32(word)?, word)?);
                 }
             }
@@ -367,18 +404,20 @@ impl Strings {
     }
 }
 
-/// The cache's order: names descending (digits by value), then flags descending, then the more special first.
+/// The cache's order: names descending (digits by value), then flags descending, then the more special first. Where
+/// all that is equal, the order of the entries stays, as it is the order of search: ldconfig before 2.36 sorts by the
+/// oldest kernel here, which would put an image's library before the driver's of the same name.
 fn order(a: &Entry, b: &Entry) -> Ordering {
-    names(&b.soname, &a.soname)
+    compare_names(&b.soname, &a.soname)
         .then_with(|| b.flags.cmp(&a.flags))
         .then_with(|| b.hwcaps.is_some().cmp(&a.hwcaps.is_some()))
-        .then_with(|| b.hwcaps.cmp(&a.hwcaps))
+        .then_with(|| a.hwcaps.cmp(&b.hwcaps))
         .then_with(|| b.hwcap.cmp(&a.hwcap))
-        .then_with(|| b.osversion.cmp(&a.osversion))
 }
 
-/// How the loader compares names: runs of digits by value, a digit after any other character.
-fn names(a: &str, b: &str) -> Ordering {
+/// How the loader compares names, and ldconfig the files of one library ("libz.so.1.10" is newer than "libz.so.1.9"): runs
+/// of digits by value, a digit after any other character.
+pub fn compare_names(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         match (a, b) {

@@ -10,6 +10,7 @@ pub mod domxml;
 pub mod dpkg;
 pub mod efistore;
 pub mod efivar;
+pub mod elfso;
 pub mod encodingxml;
 pub mod hint;
 pub mod kcmdline;

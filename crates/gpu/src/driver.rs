@@ -22,6 +22,11 @@ const DIRS: [&str; 8] = [
     "/usr/lib/wsl/lib",
 ];
 
+/// The version of the module that runs, and nothing else.
+pub fn driver_version(machine: &dyn Machine) -> Seen<String> {
+    module(machine).0
+}
+
 pub(crate) fn observe(machine: &dyn Machine) -> DriverFacts {
     let (kernel, kind) = module(machine);
     let found = library(machine);

@@ -20,6 +20,7 @@ mod users;
 mod vms;
 pub mod xid;
 
+pub use driver::driver_version;
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use names::name_of;
 pub use observe::{awake, observe, observe_all, observe_with};

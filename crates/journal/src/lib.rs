@@ -15,6 +15,7 @@
 
 mod apply;
 pub mod bind;
+pub mod cache;
 mod disk;
 mod error;
 mod files;

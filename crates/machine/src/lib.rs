@@ -12,6 +12,7 @@ pub mod capture;
 pub mod codecs;
 mod codecs_live;
 mod command;
+pub mod events;
 mod ext;
 mod live;
 mod memory;
@@ -24,7 +25,8 @@ pub mod redact;
 pub mod scratch;
 mod walk;
 
-use model::Seen;
+use formats::elfso::{self, SharedObject};
+use model::{Reason, Seen};
 use serde::{Deserialize, Serialize};
 
 pub use ext::MachineExt;
@@ -111,6 +113,15 @@ pub trait Machine: Sync {
     /// A symbolic link's text.
     fn link(&self, path: &str) -> Seen<String>;
 
+    /// What a shared library says of itself, from a few hundred of its bytes: a driver's are far larger than [`READ_LIMIT`].
+    fn library(&self, path: &str) -> Seen<SharedObject> {
+        self.read(path).and_then(|bytes| described(elfso::parse(&bytes)))
+    }
+
     /// A closed question that is no file: NVML, a command's or an API's answer.
     fn ask(&self, question: &Question) -> Seen<Answer>;
+}
+
+pub(crate) fn described(object: Option<SharedObject>) -> Seen<SharedObject> {
+    object.map_or_else(|| Seen::Unreadable(Reason::Other("is no shared library".into())), Seen::Is)
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use formats::elfso::{self, SharedObject};
 use model::{Reason, Seen};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -271,6 +272,24 @@ impl Machine for Root {
             Err(Errno::INVAL | Errno::NOENT) => Seen::Absent,
             Err(errno) => from_errno(errno),
         }
+    }
+
+    fn library(&self, path: &str) -> Seen<SharedObject> {
+        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(fd) => fd,
+            Err(errno) => return from_errno(errno),
+        };
+        match rustix::fs::fstat(&fd) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
+            Err(errno) => return from_errno(errno),
+        }
+        crate::described(elfso::read(&mut |offset, most| {
+            let mut bytes = vec![0; most];
+            let read = rustix::io::pread(&fd, bytes.as_mut_slice(), offset).ok()?;
+            bytes.truncate(read);
+            Some(bytes)
+        }))
     }
 
     fn ask(&self, question: &Question) -> Seen<Answer> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use formats::efistore::{self, SecureBoot};
+use formats::elfso::SharedObject;
 use formats::{hint, qcow2, smbios};
 use model::{Reason, Seen};
 
@@ -243,6 +244,11 @@ impl Machine for Recorder<'_> {
             Seen::Unreadable(_) => self.gone(&end, seen.as_ref().map(|_| ())),
         }
         seen
+    }
+
+    /// The library's names stay out of the recording, as its bytes do: links and tables tell them well enough.
+    fn library(&self, path: &str) -> Seen<SharedObject> {
+        self.inner.library(path)
     }
 
     fn ask(&self, question: &Question) -> Seen<Answer> {

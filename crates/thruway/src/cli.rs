@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
 mod bind;
+mod cdi;
 mod mig;
 mod nvml;
 mod stress;
@@ -12,6 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Bdf, Layer};
 
 pub use bind::{BindArgs, HandoverArgs, UnbindArgs};
+pub use cdi::{
+    CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
+};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use stress::StressArgs;
@@ -317,12 +321,6 @@ pub enum VmVerb {
         #[arg(value_name = "VM")]
         vm: String,
     },
-}
-
-#[derive(Subcommand, Debug)]
-pub enum CdiVerb {
-    /// Print the CDI spec made from this machine's driver and cards
-    Generate,
 }
 
 /// What is wanted.

@@ -25,6 +25,7 @@ mod plans;
 mod pve_api;
 mod record;
 mod smi;
+mod specs;
 mod status;
 mod stress;
 mod target;
@@ -39,7 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiVerb, Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
+use cli::{Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -118,7 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Container { verb: ContainerVerb::Probe { time } } => trial::probe::print(time),
         Command::Kube { verb } => floor(global, Layer::Cluster, verb),
         Command::App { verb } => floor(global, Layer::App, verb),
-        Command::Cdi { verb: CdiVerb::Generate } => record::cdi(global),
+        Command::Cdi { verb } => specs::run(global, &verb),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "thruway", &mut script);

@@ -1,14 +1,14 @@
-//! `thruway capture` and `thruway cdi`: what is written out for others to read.
+//! `thruway capture`: what is written out for others to read.
 
 use std::path::Path;
 
 use anyhow::Context as _;
-use machine::{Kind, Recorder};
+use machine::Recorder;
 
 use crate::cli::Global;
 use crate::target::Target;
 use crate::way::Way;
-use crate::{DONE, paint, say, warn};
+use crate::{DONE, paint, warn};
 
 /// Records what every observer asks for, and a little more for later readers.
 pub fn capture(global: &Global, output: &Path, no_redact: bool) -> anyhow::Result<u8> {
@@ -31,21 +31,5 @@ pub fn capture(global: &Global, output: &Path, no_redact: bool) -> anyhow::Resul
         paint::bytes(bytes.len() as u64),
         start.elapsed().as_secs_f64(),
     ))?;
-    Ok(DONE)
-}
-
-/// Prints the CDI spec that this machine's driver and cards make.
-pub fn cdi(global: &Global) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
-    let machine = target.machine();
-    let inventory = gpu::observe(machine);
-    let made = cdi::generate(machine, &inventory, &cdi::Options::default()).context("no CDI spec can be made")?;
-    for note in &made.notes {
-        warn(note)?;
-    }
-    if machine.kind() == Kind::Simulated {
-        warn("simulated: this spec describes no real card")?;
-    }
-    say(&(serde_json::to_string_pretty(&made.spec)? + "\n"))?;
     Ok(DONE)
 }

@@ -57,6 +57,9 @@ fn docker(machine: &Engines, major: u32) {
     let asked = run(&["--gpus", "all"]).unwrap_or_else(|text| text);
     assert!(!asked.contains("could not select device driver"), "{asked}");
     if major >= 25 {
+        with_box(machine);
+        proved(machine, &["--engine", "docker", "--ask", "cdi"]);
+        proved(machine, &["--engine", "docker", "--ask", "cdi", "--image", "img"]);
         let device = machine.run(&[
             "docker",
             "run",
@@ -84,6 +87,61 @@ fn docker(machine: &Engines, major: u32) {
     assert!(!machine.at("/usr/bin/nvidia-container-runtime-hook").exists());
     let (names, default) = runtimes(machine);
     assert!(!names.iter().any(|name| name == "nvidia") && default == "runc", "{names:?} {default}");
+}
+
+/// The simulated NVML reads its box beside itself: a spec of a real driver needs no such mount.
+fn with_box(machine: &Engines) {
+    const SPEC: &str = "/run/cdi/nvidia.com-gpu.json";
+    let text = machine.read(SPEC).expect("the service wrote it");
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mounts = spec["containerEdits"]["mounts"].as_array_mut().expect("mounts");
+    let dir = |mount: &serde_json::Value| {
+        let (dir, name) = mount["containerPath"].as_str()?.rsplit_once('/')?;
+        (name.starts_with("libnvidia-ml.so") || name.starts_with("libcuda.so")).then(|| dir.to_owned())
+    };
+    let dirs: std::collections::BTreeSet<String> = mounts.iter().filter_map(dir).collect();
+    assert!(!dirs.is_empty(), "NVML's library is in the spec");
+    for dir in dirs {
+        mounts.push(serde_json::json!({
+            "hostPath": "/usr/lib/x86_64-linux-gnu/thruway-sim", "containerPath": format!("{dir}/thruway-sim"),
+            "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"]
+        }));
+    }
+    machine.write(SPEC, &spec.to_string());
+}
+
+/// `container test` says yes, step by step, and leaves nothing.
+fn proved(machine: &Engines, args: &[&str]) {
+    let output = machine.output(&[&["thruway", "--json", "container", "test"], args].concat());
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{text}"));
+    println!("{}", report["command"].as_str().unwrap_or_default());
+    let steps = report["steps"].as_array().expect("steps");
+    for step in steps {
+        assert_eq!(step["state"], "held", "{text}\n{}", machine.logs());
+    }
+    assert_eq!((steps.len(), output.status.code()), (6, Some(0)), "{text}");
+    let nvml = steps[3]["says"].as_str().expect("words");
+    assert!(nvml.contains("GeForce GT 1030"), "{nvml}");
+}
+
+#[test]
+fn podman_of_debian_12_has_the_card_by_cdi() {
+    if let Some(why) = cannot(&["podman", "crun", "conmon", "busybox", "unshare", "nsenter"]) {
+        println!("SKIP: {why}");
+        return;
+    }
+    let machine = Engines::new(Path::new("/"), &runc());
+    // Without a spec the test says so, in the doctor's words.
+    let output = machine.output(&["thruway", "container", "test", "--engine", "podman"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("✗ the engine accepts the request") && text.contains("thruway container plan"), "{text}");
+    machine.run(&["thruway", "container", "apply", "--yes", "--engine", "podman"]);
+    with_box(&machine);
+    proved(&machine, &["--engine", "podman"]);
+    let left = machine.run(&["podman", "ps", "--all", "--quiet"]) + &machine.run(&["podman", "images", "--quiet"]);
+    assert_eq!(left.trim(), "", "nothing is left behind");
 }
 
 #[test]

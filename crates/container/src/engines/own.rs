@@ -1,5 +1,6 @@
 //! thruway's own programs and files among the engines', and what of NVIDIA's stands in their place.
 
+use cdi::unit;
 use machine::{Machine, MachineExt};
 use model::{Digest, Seen};
 
@@ -27,8 +28,21 @@ pub(crate) fn own(machine: &dyn Machine) -> Own {
         hook: program(machine, "thruway-hook"),
         bears_runtime: ours("nvidia-container-runtime"),
         bears_hook: ours("nvidia-container-runtime-hook"),
+        program: machine.exists("/usr/bin/thruway"),
+        unit: UNIT_DIRS.iter().map(|dir| format!("{dir}/{}", unit::SERVICE_NAME)).find_map(|path| {
+            let digest = Digest::of(&machine.read(&path).is()?);
+            Some((path, digest))
+        }),
+        wanted: machine
+            .names("/etc/systemd/system/multi-user.target.wants")
+            .iter()
+            .any(|name| name == unit::SERVICE_NAME),
+        rule: RULE_DIRS.iter().any(|dir| machine.exists(&format!("{dir}/{}", unit::RULE_NAME))),
     }
 }
+
+const UNIT_DIRS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+const RULE_DIRS: [&str; 3] = ["/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 
 /// NVIDIA's units that systemd wants at boot.
 pub(crate) fn nvidias_units(machine: &dyn Machine) -> Vec<String> {

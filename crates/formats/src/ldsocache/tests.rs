@@ -35,7 +35,20 @@ fn old(entries: &[(&str, &str)], new: Option<&[u8]>) -> Vec<u8> {
     match new {
         Some(new) => {
             out.resize(out.len().next_multiple_of(8), 0);
+            let at = out.len();
             out.extend(new);
+            // the extension's place counts from the file's start
+            let extension = new.get(32..36).and_then(|four| four.first_chunk::<4>()).map(|four| u32::from_le_bytes(*four));
+            if let Some(place) = extension.filter(|place| *place != 0) {
+                let moved = place + at as u32;
+                out[at + 32..at + 36].copy_from_slice(&moved.to_le_bytes());
+                let sections = u32::from_le_bytes(*out[moved as usize + 4..].first_chunk::<4>().expect("a count"));
+                for section in 0..sections as usize {
+                    let from = moved as usize + 8 + section * 16 + 8;
+                    let place = u32::from_le_bytes(*out[from..].first_chunk::<4>().expect("a place")) + at as u32;
+                    out[from..from + 4].copy_from_slice(&place.to_le_bytes());
+                }
+            }
         }
         None => out.extend(strings),
     }
@@ -71,6 +84,46 @@ fn reads_the_old_form_and_the_new_one_behind_it() {
     assert_eq!(only_old.entries[0].path, "/lib/libz.so.1");
     let both = old(&[("libz.so.1", "/lib/other.so")], Some(&sample().to_bytes()));
     assert_eq!(Cache::parse(&both).expect("both").entries.len(), sample().entries.len());
+}
+
+/// Written by the real ldconfig of glibc 2.36 with `-c compat`, over one library and one for x86-64-v3.
+#[test]
+fn reads_what_ldconfig_writes_for_old_loaders() {
+    let bytes = include_bytes!("compat.cache");
+    let cache = Cache::parse(bytes).expect("a cache");
+    let shown: Vec<_> = cache.entries.iter().map(|entry| (entry.path.as_str(), entry.hwcaps.as_deref())).collect();
+    assert_eq!(
+        shown,
+        [("/usr/lib/glibc-hwcaps/x86-64-v3/libh.so.1.2", Some("x86-64-v3")), ("/usr/lib/libh.so.1", None)]
+    );
+    assert_eq!(cache.entries[0].isa_level, 2);
+    assert!(cache.generator.expect("is there").starts_with("ldconfig (Debian GLIBC 2.36"));
+}
+
+#[test]
+fn the_combined_form_says_the_same_in_both_halves() {
+    let bytes = sample().to_combined_bytes();
+    assert_eq!(Cache::parse(&bytes), Cache::parse(&sample().to_bytes()));
+    // an old loader stops before the new half: what it reads has no line for certain processors only
+    let table = OLD_HEADER + 5 * OLD_ENTRY;
+    let mut old = bytes[..table].to_vec();
+    old.extend(&bytes[table..]);
+    let inner = table.next_multiple_of(8);
+    old[inner..inner + 4].copy_from_slice(b"gone");
+    let read = Cache::parse(&old).expect("the old half stands alone");
+    let named = |cache: &Cache| cache.entries.iter().map(|e| (e.soname.clone(), e.path.clone())).collect::<Vec<_>>();
+    let mut whole = Cache::parse(&bytes).expect("both");
+    whole.entries.retain(|entry| entry.hwcaps.is_none());
+    assert_eq!(named(&read), named(&whole));
+}
+
+#[test]
+fn the_level_that_a_library_asks_for_is_kept() {
+    let mut cache = sample();
+    cache.entries[3].isa_level = 2;
+    let read = Cache::parse(&cache.to_bytes()).expect("our own bytes");
+    let special = read.entries.iter().find(|entry| entry.hwcaps.is_some()).expect("is there");
+    assert_eq!((special.isa_level, special.hwcap), (2, 0));
 }
 
 #[test]
@@ -124,6 +177,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
             path,
             osversion: 0,
             hwcaps,
+            isa_level: 0,
         }),
         0..20,
     )

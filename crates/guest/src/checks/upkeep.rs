@@ -1,6 +1,7 @@
 //! What goes wrong later: the next kernel without a module, headers that do not follow, a card that sleeps in a VM, a
 //! daemon that is not started, and what the kernel's log says of the card.
 
+use gpu::xid;
 use model::{About, Check, CheckId, Fix, Layer, Seen, Source, Trouble, Verdict};
 
 use super::{not_here, unknown};
@@ -188,18 +189,7 @@ pub const PERSISTENCE: Check<Facts> = Check {
     },
 };
 
-/// Xids that speak of the card or its seat, and not of a program (NVIDIA's Xid catalogue).
-const XIDS: [(u32, &str); 7] = [
-    (79, "it has fallen off the bus: power, slot, heat, or a sleep that did not end"),
-    (62, "its internal controller halted: often a link that sleeps or a worn-out card"),
-    (48, "a double bit error in its memory"),
-    (61, "its internal controller met a breakpoint: the card is to be reset"),
-    (64, "a memory page could not be retired"),
-    (95, "an uncontained memory error"),
-    (119, "its GSP processor no longer answers: the card is to be reset"),
-];
-
-fn number(line: &str) -> Option<u32> {
+fn number(line: &str) -> Option<u64> {
     let (_, rest) = line.split_once("NVRM: Xid (")?.1.split_once("):")?;
     rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
@@ -228,10 +218,9 @@ pub const XID: Check<Facts> = Check {
             Seen::Unreadable(reason) => return unknown(reason, "the kernel's log"),
         };
         let known = |line: &&crate::observe::Line| {
-            let number = number(&line.text)?;
-            XIDS.iter().find(|(xid, _)| *xid == number).map(|(_, means)| (number, *means))
+            xid::meaning(number(&line.text)?).filter(|known| known.class == xid::Class::Hardware)
         };
-        let Some((line, (xid, means))) = lines.iter().rev().find_map(|line| Some((line, known(&line)?))) else {
+        let Some((line, known)) = lines.iter().rev().find_map(|line| Some((line, known(&line)?))) else {
             return Verdict::Pass;
         };
         let paste = [
@@ -239,11 +228,15 @@ pub const XID: Check<Facts> = Check {
             "sudo nvidia-smi --gpu-reset -i 0   # where nothing uses it; else a stop and start of the VM",
         ];
         Verdict::Fail(
-            Trouble::new(format!("the card reported Xid {xid} since the boot: {means}"))
+            Trouble::new(format!("the card reported Xid {} since the boot: {}", known.number, known.says))
                 .seen(line.source.clone(), line.text.clone())
                 .fix(
-                    Fix::by_hand("see whether it still answers, and reset it", &paste, "nothing to take back")
-                        .costs("an outage of what uses the card"),
+                    Fix::by_hand(
+                        &format!("see whether it still answers, then {}", known.action),
+                        &paste,
+                        "nothing to take back",
+                    )
+                    .costs("an outage of what uses the card"),
                 ),
         )
     },

@@ -4,6 +4,7 @@
 //! rest is refused with CUDA_ERROR_NOT_SUPPORTED and a word on stderr, never run wrong.
 
 mod decode;
+mod number;
 mod run;
 mod text;
 
