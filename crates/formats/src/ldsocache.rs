@@ -223,7 +223,8 @@ impl Cache {
         let new_at = (OLD_HEADER + entries.len() * OLD_ENTRY).next_multiple_of(8);
         let new = self.new_form(new_at);
         // Texts lie behind the new form, and the old one counts their places from its own table's end.
-        let mut strings = Strings { base: new_at + new.len() - (OLD_HEADER + entries.len() * OLD_ENTRY), ..Strings::default() };
+        let mut strings =
+            Strings { base: new_at + new.len() - (OLD_HEADER + entries.len() * OLD_ENTRY), ..Strings::default() };
         let mut out = OLD_MAGIC.to_vec();
         out.push(0);
         out.extend((entries.len() as u32).to_le_bytes());

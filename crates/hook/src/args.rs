@@ -70,7 +70,11 @@ pub fn parse(argv: &[String]) -> Result<Parsed, ArgsError> {
         }
     }
     let [name, rest @ ..] = rest else {
-        return if argv.len() <= 1 { only(Command::Help) } else { only(Command::Nothing("no hook is named".to_owned())) };
+        return if argv.len() <= 1 {
+            only(Command::Help)
+        } else {
+            only(Command::Nothing("no hook is named".to_owned()))
+        };
     };
     let mut options = Options::default();
     let mut warnings = Vec::new();

@@ -5,7 +5,7 @@
 use rustix::fs::FileType;
 use serde::Deserialize;
 
-use crate::elf::{self, Notes, Source};
+use crate::elf::{self, Family, Notes, Source};
 use crate::ldcache;
 use crate::root::Root;
 use crate::{Error, Options, Report};
@@ -120,6 +120,8 @@ fn find(root: &Root, path: &str, report: &mut Report) -> Option<Compat> {
     });
     let (name, None) = (files.next()?, files.next()) else { return None };
     let file = root.open_in(&dir, name).ok()??;
+    // one of another processor, or no library at all, helps nobody
+    elf::library(&file, Family::here())?;
     let version = name.name.strip_prefix("libcuda.so.")?.to_owned();
     match note(&file) {
         Ok(note) => Some(Compat { version, note }),

@@ -70,9 +70,8 @@ fn memory() -> rustix::io::Result<OwnedFd> {
         rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?;
     }
     rustix::mount::fsconfig_create(fs.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
@@ -85,7 +84,8 @@ fn fill(tmpfs: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<()> {
         rest = &rest[rustix::io::write(&file, rest)?..];
     }
     drop(file);
-    let picked = rustix::mount::fspick(tmpfs.as_fd(), "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+    let picked =
+        rustix::mount::fspick(tmpfs.as_fd(), "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
     rustix::mount::fsconfig_set_flag(picked.as_fd(), "ro")?;
     rustix::mount::fsconfig_reconfigure(picked.as_fd())
 }

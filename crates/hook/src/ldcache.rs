@@ -45,6 +45,8 @@ enum Trust {
 /// are to be used; it comes first.
 pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut Report) -> Result<()> {
     let family = Family::here();
+    root.sweep("/etc");
+    root.sweep(DROP_INS);
     musl(root, family, options, report)?;
     if is_musl_alone(root, family)? {
         return Ok(());
@@ -194,7 +196,13 @@ fn build(
         match scan::folder(root, family, &place.dir, &known[at], driver, place.folder, &mut reads) {
             Ok(found) => {
                 for Found { entry, drivers } in found {
-                    let rank = if compat && at == 0 { 0 } else if drivers { 1 } else { at + 2 };
+                    let rank = if compat && at == 0 {
+                        0
+                    } else if drivers {
+                        1
+                    } else {
+                        at + 2
+                    };
                     if drivers || rank == 0 {
                         entries.retain(|(old, other)| *old != at + 2 || !same(other, &entry));
                     }
@@ -294,7 +302,9 @@ fn include_drop_ins(root: &Root, conf: &Conf, report: &mut Report) -> Result<()>
     match &conf.text {
         Some(old) => text.extend(old),
         None if there => {
-            report.warnings.push(format!("{CONF} is no file that could be read; a later ldconfig will not know the driver"));
+            report
+                .warnings
+                .push(format!("{CONF} is no file that could be read; a later ldconfig will not know the driver"));
             return Ok(());
         }
         None => {}

@@ -131,7 +131,9 @@ fn glob(root: &Root, pattern: &str) -> Vec<String> {
             let dir = if path.is_empty() { "/" } else { path };
             let Ok(mut names) = root.open_dir(dir).and_then(|dir| root.list(&dir)) else { continue };
             names.sort_by(|a, b| a.name.cmp(&b.name));
-            next.extend(names.iter().filter(|name| matches(part, &name.name)).map(|name| format!("{path}/{}", name.name)));
+            next.extend(
+                names.iter().filter(|name| matches(part, &name.name)).map(|name| format!("{path}/{}", name.name)),
+            );
             if next.len() > FILES {
                 break;
             }

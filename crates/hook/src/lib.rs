@@ -15,6 +15,7 @@ mod privileges;
 mod profile;
 mod root;
 mod state;
+mod writable;
 
 use std::os::fd::BorrowedFd;
 

@@ -36,7 +36,10 @@ fn one(root: &Root, Link { target, link, dangling }: &Link, report: &mut Report)
     if !*dangling && !root.is_there(&aim)? {
         return Ok(false);
     }
-    match root.make_dir(if parent.is_empty() { "/" } else { parent }, true).and_then(|dir| root.link(&dir, name, target)) {
+    match root
+        .make_dir(if parent.is_empty() { "/" } else { parent }, true)
+        .and_then(|dir| root.link(&dir, name, target))
+    {
         Ok(true) => report.changed.push(link.clone()),
         Ok(false) => {}
         Err(error) if error.left_alone() => report.warnings.push(format!("{error}; it is left as it is")),

@@ -91,6 +91,7 @@ pub fn confine() -> bool {
     // SAFETY: PR_SET_SECCOMP with a filter reads `wanted` and the program that it points to, both alive for the call;
     // their lengths agree. It needs no_new_privs or CAP_SYS_ADMIN, and changes only what this thread may call.
     #[allow(unsafe_code, reason = "rustix has no seccomp filters")]
-    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong, &raw const wanted) };
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong, &raw const wanted) };
     done == 0
 }

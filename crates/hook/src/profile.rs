@@ -2,8 +2,8 @@
 
 use rustix::fs::FileType;
 
-use crate::root::{Result, Root};
 use crate::Report;
+use crate::root::{Result, Root};
 
 const DIR: &str = "/etc/nvidia/nvidia-application-profiles-rc.d";
 const NAME: &str = "10-container.conf";

@@ -12,12 +12,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::writable::writable;
+
 /// What of the image is read: no file of it is believed to be small.
 pub const SMALL_FILE: u64 = 64 << 10;
 /// A real cache has a few hundred KiB.
 pub const CACHE_FILE: u64 = 16 << 20;
 /// Names of one directory that are looked at.
 const NAMES: usize = 20_000;
+/// What is not renamed yet is named so, with sixteen digits.
+const TEMPORARY: &str = ".thruway-";
 /// Directories that are made on the way to one name.
 const DEPTH: usize = 40;
 
@@ -44,6 +48,8 @@ pub type Result<T> = std::result::Result<T, RootError>;
 /// The root of one container.
 pub struct Root<'a> {
     fd: BorrowedFd<'a>,
+    /// The root's own mount once more, where the container's is read-only already.
+    writable: Option<OwnedFd>,
     counter: Cell<u32>,
 }
 
@@ -74,22 +80,27 @@ impl<'a> Root<'a> {
     /// # Errors
     /// A kernel without openat2; something that is no directory; the machine's own root.
     pub fn at(fd: BorrowedFd<'a>) -> Result<Self> {
-        let root = Root { fd, counter: Cell::new(0) };
+        let mut root = Root { fd, writable: None, counter: Cell::new(0) };
         let here = root.open_dir("/")?;
         let stat = fstat(&here.fd, "/")?;
         let machine = rustix::fs::stat("/").map_err(|cause| failed("look at the machine's", "/", cause))?;
         if (stat.st_dev, stat.st_ino) == (machine.st_dev, machine.st_ino) {
             return Err(failed("take the machine's own root for a container's", "/", Errno::PERM));
         }
+        root.writable = writable(fd);
         Ok(root)
     }
 
     /// The one place in which a name of the container is opened.
     fn open(&self, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        Self::open_below(self.fd, path, flags, more)
+    }
+
+    fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         // EAGAIN: something was renamed meanwhile, and the kernel cannot say whether ".." stayed inside (openat2(2)).
         for _ in 0..64 {
-            match rustix::fs::openat2(self.fd, path, flags, Mode::empty(), resolve() | more) {
+            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve() | more) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
             }
@@ -151,6 +162,15 @@ impl<'a> Root<'a> {
                 // TMPFS_MAGIC, linux/magic.h
                 if fs.f_type == 0x0102_1994 { Ok(dir) } else { Err(error) }
             }
+            Ok(dir) => match &self.writable {
+                Some(writable) => {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY;
+                    let fd = Self::open_below(writable.as_fd(), path, flags, ResolveFlags::NO_XDEV)
+                        .map_err(|cause| failed("open the directory", path, cause))?;
+                    Ok(Dir { fd, ..dir })
+                }
+                None => Ok(dir),
+            },
             other => other,
         }
     }
@@ -283,11 +303,12 @@ impl<'a> Root<'a> {
     /// Puts bytes at a name of a directory, in one step: what stands there is replaced, a link itself and not its target.
     pub fn write(&self, dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let path = dir.join(name);
-        let (fd, temporary) = self.temporary(|own| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat2(&dir.fd, own, flags, Mode::from_raw_mode(0o600), resolve())
-        })
-        .map_err(|cause| failed("write", &path, cause))?;
+        let (fd, temporary) = self
+            .temporary(|own| {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat2(&dir.fd, own, flags, Mode::from_raw_mode(0o600), resolve())
+            })
+            .map_err(|cause| failed("write", &path, cause))?;
         let done = write_whole(&fd, bytes)
             .and_then(|()| rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)))
             .and_then(|()| rustix::fs::renameat(&dir.fd, temporary.as_str(), &dir.fd, name));
@@ -330,6 +351,24 @@ impl<'a> Root<'a> {
         }
     }
 
+    /// Removes what a run that was killed has left of its own in a directory.
+    pub fn sweep(&self, path: &str) {
+        let Ok(names) = self.open_dir(path).and_then(|dir| self.list(&dir)) else { return };
+        self.sweep_of(path, &names);
+    }
+
+    /// As `sweep`, where the directory has been listed already.
+    pub fn sweep_of(&self, path: &str, names: &[Name]) {
+        let mut left = names.iter().filter(|name| is_temporary(name)).peekable();
+        if left.peek().is_none() {
+            return;
+        }
+        let Ok(dir) = self.make_dir(path, true) else { return };
+        for name in left {
+            let _ = self.remove(&dir, &name.name);
+        }
+    }
+
     /// Makes something under a name that nobody can have foreseen.
     fn temporary<T>(&self, mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
         for _ in 0..16 {
@@ -338,7 +377,7 @@ impl<'a> Root<'a> {
                 // an early boot: O_EXCL is what the safety rests on
                 random = u64::from(self.counter.replace(self.counter.get() + 1)).to_le_bytes();
             }
-            let name = format!(".thruway-{:016x}", u64::from_le_bytes(random));
+            let name = format!("{TEMPORARY}{:016x}", u64::from_le_bytes(random));
             match make(&name) {
                 Ok(made) => return Ok((made, name)),
                 Err(Errno::EXIST) => {}
@@ -391,6 +430,12 @@ impl File {
         }
         Ok(got)
     }
+}
+
+fn is_temporary(name: &Name) -> bool {
+    let digits = name.name.strip_prefix(TEMPORARY);
+    let hex = digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    hex && matches!(name.kind, FileType::RegularFile | FileType::Symlink)
 }
 
 /// "/usr/lib/x" is ("/usr/lib", "x"). None for what names no entry of a directory: "/", "/a/..", "".

@@ -197,7 +197,8 @@ fn folders_that_the_image_does_not_search_are_kept_for_a_later_ldconfig() {
     let listing = run(Command::new(&ldconfig).arg("-r").arg(root).arg("-p"));
     assert!(listing.contains("libcuda.so.1 (libc6,x86-64) => /opt/nvidia/libcuda.so.1"), "{listing}");
     // where the folder is gone, so is the drop-in
-    hook::carry_out(root_of(root).as_fd(), &Options { folders: vec!["/lib".into()], ..Options::default() }).expect("done");
+    hook::carry_out(root_of(root).as_fd(), &Options { folders: vec!["/lib".into()], ..Options::default() })
+        .expect("done");
     assert!(!root.join("etc/ld.so.conf.d/00-thruway.conf").exists());
 }
 

@@ -38,7 +38,8 @@ fn old(entries: &[(&str, &str)], new: Option<&[u8]>) -> Vec<u8> {
             let at = out.len();
             out.extend(new);
             // the extension's place counts from the file's start
-            let extension = new.get(32..36).and_then(|four| four.first_chunk::<4>()).map(|four| u32::from_le_bytes(*four));
+            let extension =
+                new.get(32..36).and_then(|four| four.first_chunk::<4>()).map(|four| u32::from_le_bytes(*four));
             if let Some(place) = extension.filter(|place| *place != 0) {
                 let moved = place + at as u32;
                 out[at + 32..at + 36].copy_from_slice(&moved.to_le_bytes());

@@ -64,6 +64,9 @@ pub fn folder(
     reads: &mut usize,
 ) -> Result<Vec<Found>> {
     let names = root.list(dir)?;
+    if make_links {
+        root.sweep_of(&dir.path, &names);
+    }
     let suffix = driver.map(|version| format!(".so.{version}"));
     let is_drivers = |name: &str| suffix.as_deref().is_some_and(|suffix| name.ends_with(suffix));
     let wanted = names.iter().filter(|name| is_drivers(&name.name) || !known.covers(&name.name));
@@ -121,9 +124,10 @@ fn by_soname(
     let free = kinds.get(soname).is_none_or(|kind| chosen.drivers && *kind == FileType::Symlink);
     if make_links && free {
         // on a mount of the user's nothing is made: the cache names the file itself
-        let own = root.make_dir(&dir.path, false).and_then(|own| Ok(own.identity()? == dir.identity()?));
-        if own.unwrap_or(false) {
-            return match root.link(dir, soname, &chosen.name) {
+        let own =
+            root.make_dir(&dir.path, false).and_then(|own| Ok((own.identity()? == dir.identity()?).then_some(own)));
+        if let Ok(Some(own)) = own {
+            return match root.link(&own, soname, &chosen.name) {
                 Ok(_) => Ok(soname.to_owned()),
                 Err(error) if error.left_alone() => Ok(chosen.name.clone()),
                 Err(error) => Err(error),

@@ -1,5 +1,10 @@
 //! What the tests share: library files made by hand, trees, and random numbers that can be had again.
-#![allow(dead_code, clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+#![allow(
+    dead_code,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests build trees and run programs"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -133,7 +138,8 @@ impl Elf {
         out.extend(names);
         out.resize(sections_at as usize, 0);
         let no_note = note_size == 0;
-        let rows = [(0, 0, 0, 0), (if no_note { 0 } else { 1 }, 7, note_at, note_size), (30, 3, names_at, names.len() as u64)];
+        let rows =
+            [(0, 0, 0, 0), (if no_note { 0 } else { 1 }, 7, note_at, note_size), (30, 3, names_at, names.len() as u64)];
         for (name, kind, at, size) in rows {
             out.extend((name as u32).to_le_bytes());
             out.extend((kind as u32).to_le_bytes());
