@@ -41,6 +41,10 @@ pub struct Facts {
     pub specs: Vec<SpecFile>,
     /// Spec directories that could not be listed.
     pub specs_unseen: Vec<(String, Reason)>,
+    /// Docker came as a snap, whose confinement hides the driver from it.
+    pub snap: bool,
+    /// Nodes of NVIDIA's that are there now, of those that a container needs beside its cards.
+    pub control_nodes: Vec<String>,
     /// Running containers of Docker.
     pub containers: Seen<Vec<GpuContainer>>,
     /// The /dev/char links that systemd needs to know NVIDIA's nodes by.
@@ -158,8 +162,21 @@ pub struct Toolkit {
     pub units: Vec<String>,
     /// OCI hook files (hooks.d) that start its hook in every container of Podman and CRI-O.
     pub hook_files: Vec<(String, Digest)>,
+    /// Its config.toml, with what is wrong in it.
+    pub config: Written<NvidiaConfig>,
+    /// /sbin/ldconfig is a script beside ldconfig.real, as on Ubuntu.
+    pub ldconfig_wrapped: bool,
     /// Containers without privilege may name GPUs in their environment; the default is yes.
     pub env_accepted: Fact<bool>,
+}
+
+/// What NVIDIA's config.toml says beside who may ask, with 1-based lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NvidiaConfig {
+    /// `default-kind` of its CDI mode.
+    pub default_kind: Option<(String, u32)>,
+    /// `ldconfig`; an `@` before it means the host's.
+    pub ldconfig: Option<(String, u32)>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -225,6 +242,9 @@ pub struct GpuContainer {
     pub runtime: String,
     /// Devices were asked of the engine (`--gpus`, `--device`).
     pub requested: bool,
+    /// Nodes of NVIDIA's that it was given and that its device cgroup no longer lets it open, "/dev/nvidia0 (195:0)". Absent:
+    /// it was given none, or its cgroup is of version 2, whose rules no file shows.
+    pub lost: Seen<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

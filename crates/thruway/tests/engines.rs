@@ -93,6 +93,8 @@ fn docker(machine: &Engines, major: u32) {
 fn with_box(machine: &Engines) {
     const SPEC: &str = "/run/cdi/nvidia.com-gpu.json";
     let text = machine.read(SPEC).expect("the service wrote it");
+    // It would write the spec as it should be.
+    machine.run(&["systemctl", "stop", "thruway-cdi-refresh.service"]);
     let mut spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let mounts = spec["containerEdits"]["mounts"].as_array_mut().expect("mounts");
     let dir = |mount: &serde_json::Value| {
@@ -151,6 +153,62 @@ fn docker_of_debian_12() {
         return;
     }
     docker(&Engines::new(Path::new("/"), &runc()), 20);
+}
+
+/// `docker run --rm --gpus all IMAGE thruway smi`, with the default runtime and without: through thruway's shim, and through
+/// its prestart hook under plain runc.
+fn seed(machine: &Engines) {
+    machine.run(&["systemctl", "start", "docker.service"]);
+    println!("the seed's line by Docker {}", machine.docker_info()["ServerVersion"].as_str().unwrap_or_default());
+    machine.seed_image();
+    let line = |args: &[&str], command: &[&str]| {
+        machine.tried(&[&["docker", "run", "--rm", "--network", "host"], args, &["seed"], command].concat())
+    };
+    for default in [true, false] {
+        let mut wish = vec!["thruway", "container", "apply", "--yes", "--engine", "docker", "--runtime", "thruway"];
+        wish.extend(default.then_some("--default-runtime"));
+        machine.run(&wish);
+        with_box(machine);
+        assert_eq!(runtimes(machine).1, if default { "nvidia" } else { "runc" });
+        let table =
+            line(&["--gpus", "all"], &["thruway", "smi"]).unwrap_or_else(|text| panic!("{text}\n{}", machine.logs()));
+        assert!(table.contains("GeForce GT 1030") && table.contains("simulated"), "{table}");
+        if default {
+            println!("{table}");
+        }
+        let bare = line(&[], &["ls", "/dev"]).expect("a container that asks for nothing");
+        assert!(!bare.contains("nvidia"), "{bare}");
+        proved(machine, &["--engine", "docker", "--ask", "gpus"]);
+        machine.run(&["thruway", "undo", "--yes"]);
+    }
+}
+
+/// thruway's own runtime and hook, as the workspace's build has them.
+fn own() -> Result<Programs, String> {
+    let (runtime, hook) = (engines::built("thruway-runtime"), engines::built("thruway-hook"));
+    match (&runtime, &hook) {
+        (Some(_), Some(_)) => Ok(Programs { runtime, hook }),
+        _ => Err("thruway-runtime and thruway-hook are not built (cargo build --workspace)".into()),
+    }
+}
+
+#[test]
+fn the_seeds_line_on_debian_12() {
+    match (cannot(&["dockerd", "docker", "runc", "busybox", "unshare", "nsenter"]), own()) {
+        (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
+        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs)),
+    }
+}
+
+#[test]
+#[ignore = "downloads 150 MB of Debian 13 and sid"]
+fn the_seeds_line_on_newer_ones() {
+    for suite in ["trixie", "sid"] {
+        match (engines::tree(suite, NEWER), own()) {
+            (Err(why), _) | (_, Err(why)) => println!("SKIP: {why}"),
+            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs)),
+        }
+    }
 }
 
 const NEWER: &[&str] = &["docker.io", "docker-cli", "containerd", "runc", "crun"];

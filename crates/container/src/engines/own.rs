@@ -4,8 +4,8 @@ use cdi::unit;
 use machine::{Machine, MachineExt};
 use model::{Digest, Seen};
 
-use super::program;
-use crate::facts::{DropIn, Own};
+use super::{program, written};
+use crate::facts::{DropIn, NvidiaConfig, Own, Written};
 
 /// CRI-O reads the files of its directory in the order of their names, so that ours comes after NVIDIA's 99-nvidia.
 pub const CRIO_DROP_IN: &str = "/etc/crio/crio.conf.d/99-thruway.conf";
@@ -74,4 +74,26 @@ pub(crate) fn hook_files(machine: &dyn Machine) -> Vec<(String, Digest)> {
         }
     }
     found
+}
+
+/// NVIDIA's config.toml: sound by the same reading as thruway's own, and two of its keys with their lines.
+pub(crate) fn nvidias_config(machine: &dyn Machine) -> Written<NvidiaConfig> {
+    written(machine, "/etc/nvidia-container-runtime/config.toml", |bytes| {
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| (1, "is no UTF-8".to_owned()))?;
+        if let Err(says) = oci::settings::Settings::read(&text, oci::settings::Written::Nvidia) {
+            let line = says.split_whitespace().collect::<Vec<_>>().windows(2).find_map(|two| match two {
+                [word, number] if word.eq_ignore_ascii_case("line") => number.trim_end_matches([',', ':']).parse().ok(),
+                _ => None,
+            });
+            return Err((line.unwrap_or(1), says.lines().next().unwrap_or("is no TOML").to_owned()));
+        }
+        let key = |wanted: &str| {
+            (1u32..).zip(text.lines()).find_map(|(number, line)| {
+                let (name, value) = line.split_once('=')?;
+                let value = value.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned();
+                (name.trim() == wanted).then_some((value, number))
+            })
+        };
+        Ok(NvidiaConfig { default_kind: key("default-kind"), ldconfig: key("ldconfig") })
+    })
 }

@@ -226,6 +226,17 @@ impl Engines {
         self.run(&["busybox", "sh", "-c", script]);
     }
 
+    /// An image "seed" of thruway, its loader and libraries as this machine has them, and a shell.
+    pub fn seed_image(&self) {
+        let script = "mkdir -p /tmp/s/usr/bin /tmp/s/usr/lib /tmp/s/usr/lib64 /tmp/s/etc /tmp/s/tmp && cd /tmp/s && for n in bin lib \
+                      lib64; do ln -s usr/$n $n; done && cp /usr/bin/busybox /usr/bin/thruway bin/ && for n in sh ls cat env id; do \
+                      ln -sf busybox bin/$n; done && for f in /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6 \
+                      /lib/x86_64-linux-gnu/libgcc_s.so.1 /lib/x86_64-linux-gnu/libm.so.6 /lib/x86_64-linux-gnu/libdl.so.2 \
+                      /lib/x86_64-linux-gnu/libpthread.so.0 /lib/x86_64-linux-gnu/librt.so.1; do d=.${f%/*}; mkdir -p $d; cp -L $f \
+                      $d/; done && busybox tar -c . | docker import - seed";
+        self.run(&["busybox", "sh", "-c", script]);
+    }
+
     pub fn docker_info(&self) -> serde_json::Value {
         serde_json::from_str(&self.run(&["docker", "info", "--format", "{{json .}}"])).expect("JSON")
     }
