@@ -132,7 +132,8 @@ impl Root {
 
     /// A simulated device node of this name.
     fn device(&self, path: &str) -> Option<Stat> {
-        if self.kind != Kind::Simulated || self.devices().is_empty() {
+        // the list of devices is itself read by way of here, and may be missing
+        if self.kind != Kind::Simulated || path.starts_with(SIM_DIR) || self.devices().is_empty() {
             return None;
         }
         let path = self.resolve(path).is()?;

@@ -64,7 +64,14 @@ pub const LIBRARIES: &[Library] = &[
     desktop("libnvidia-sandboxutils.so", "1", 560),
     Library { version: Some("1.1.2"), ..desktop("libnvidia-egl-gbm.so", "1", 495) },
     Library { version: Some("1.1.20"), ..desktop("libnvidia-egl-wayland.so", "1", 0) },
+    desktop("libnvidia-vulkan-producer.so", "", 525),
 ];
+
+/// X's driver and its GLX module (with the driver's version behind it), which have no SONAME that a loader would ask for.
+pub const XORG: [&str; 2] = ["nvidia_drv.so", "libglxserver_nvidia.so"];
+
+/// Programs of a host whose cards are joined by NVLink over nodes.
+pub const IMEX: [&str; 2] = ["nvidia-imex", "nvidia-imex-ctl"];
 
 impl Library {
     /// "libcuda.so.580.159.04".
@@ -96,7 +103,7 @@ pub fn firmware(branch: u32) -> &'static [&'static str] {
 }
 
 /// Files for the loaders of Vulkan, EGL and OpenCL: below a data directory, text, and whether a server has it.
-pub const DATA: [(&str, &str, bool); 4] = [
+pub const DATA: [(&str, &str, bool); 8] = [
     (
         "glvnd/egl_vendor.d/10_nvidia.json",
         "{\n    \"file_format_version\" : \"1.0.0\",\n    \"ICD\" : {\n        \"library_path\" : \"libEGL_nvidia.so.0\"\n    }\n}\n",
@@ -117,6 +124,14 @@ pub const DATA: [(&str, &str, bool); 4] = [
         "{\n    \"file_format_version\" : \"1.0.0\",\n    \"ICD\" : {\n        \"library_path\" : \"libnvidia-egl-gbm.so.1\"\n    }\n}\n",
         false,
     ),
+    (
+        "egl/egl_external_platform.d/10_nvidia_wayland.json",
+        "{\n    \"file_format_version\" : \"1.0.0\",\n    \"ICD\" : {\n        \"library_path\" : \"libnvidia-egl-wayland.so.1\"\n    }\n}\n",
+        false,
+    ),
+    ("nvidia/nvoptix.bin", "simulated\n", false),
+    ("OpenCL/vendors/nvidia.icd", "libnvidia-opencl.so.1\n", false),
+    ("X11/xorg.conf.d/10-nvidia.conf", "# simulated\n", false),
 ];
 
 pub const MODULES: [&str; 5] = ["nvidia", "nvidia-drm", "nvidia-modeset", "nvidia-peermem", "nvidia-uvm"];

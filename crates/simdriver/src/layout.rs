@@ -59,6 +59,8 @@ pub(crate) struct Places {
     pub(crate) programs: String,
     pub(crate) firmware: String,
     pub(crate) data: String,
+    /// Where X's driver is, and where its GLX module.
+    pub(crate) xorg: [&'static str; 2],
     pub(crate) os_release: &'static str,
     /// The loader's cache has them.
     pub(crate) cache: bool,
@@ -86,6 +88,7 @@ impl Layout {
             programs: "/usr/bin".into(),
             firmware: "/lib/firmware".into(),
             data: "/usr/share".into(),
+            xorg: ["/usr/lib/x86_64-linux-gnu/nvidia/xorg"; 2],
             os_release: "",
             cache: true,
             server: false,
@@ -96,6 +99,7 @@ impl Layout {
                 narrow: Some("/usr/lib/i386-linux-gnu/nvidia/current"),
                 links: Some((MULTIARCH, Through::Alternatives)),
                 programs: "/usr/lib/nvidia/current".into(),
+                xorg: ["/usr/lib/xorg/modules/drivers", "/usr/lib/xorg/modules/extensions"],
                 os_release: "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n",
                 ..usual
             },
@@ -107,6 +111,7 @@ impl Layout {
             Layout::Fedora => Places {
                 libraries: "/usr/lib64".into(),
                 narrow: Some("/usr/lib"),
+                xorg: ["/usr/lib64/xorg/modules/drivers", "/usr/lib64/xorg/modules/extensions"],
                 firmware: "/usr/lib/firmware".into(),
                 os_release: "PRETTY_NAME=\"Fedora Linux 42\"\nID=fedora\nVERSION_ID=42\n",
                 ..usual
@@ -114,6 +119,7 @@ impl Layout {
             Layout::Arch => Places {
                 libraries: "/usr/lib".into(),
                 narrow: Some("/usr/lib32"),
+                xorg: ["/usr/lib/xorg/modules/drivers", "/usr/lib/nvidia/xorg"],
                 firmware: "/usr/lib/firmware".into(),
                 os_release: "PRETTY_NAME=\"Arch Linux\"\nID=arch\n",
                 ..usual

@@ -15,7 +15,9 @@
 pub mod elf;
 pub mod files;
 pub mod layout;
+mod others;
 mod root;
 
 pub use layout::Layout;
-pub use root::{Built, Laid, lay};
+pub use others::{lay_tegra, lay_wsl};
+pub use root::{Built, Laid, lay, mig_minor};

@@ -32,16 +32,16 @@ pub struct Laid {
 
 const KERNEL: &str = "6.12.41-simulated";
 
-struct Tree {
-    root: PathBuf,
+pub(crate) struct Tree {
+    pub(crate) root: PathBuf,
 }
 
 impl Tree {
-    fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+    pub(crate) fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let place = self.at(path);
         if let Some(folder) = place.parent() {
             std::fs::create_dir_all(folder)?;
@@ -50,7 +50,7 @@ impl Tree {
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode))
     }
 
-    fn link(&self, path: &str, target: &str) -> Result<()> {
+    pub(crate) fn link(&self, path: &str, target: &str) -> Result<()> {
         let place = self.at(path);
         if let Some(folder) = place.parent() {
             std::fs::create_dir_all(folder)?;
@@ -71,6 +71,9 @@ pub fn lay(folder: &Path, text: &str, layout: Layout, built: &Built) -> Result<L
     let tree = Tree { root: if under.is_empty() { folder.to_owned() } else { folder.join(under) } };
     let words = format!("A simulated driver {version}, laid out by thruway: no file here is NVIDIA's.\n");
     tree.write("/SIMULATED", &words, 0o644)?;
+    if places.firmware.starts_with("/usr/lib/") {
+        tree.link("/lib", "usr/lib")?;
+    }
     tree.write("/etc/os-release", places.os_release, 0o644)?;
     libraries(&tree, &places, &view, text, built)?;
     programs(&tree, &places, layout, version)?;
@@ -84,6 +87,8 @@ pub fn lay(folder: &Path, text: &str, layout: Layout, built: &Built) -> Result<L
     }
     if layout == Layout::Guest {
         guest(&tree, version)?;
+    } else {
+        desktop(&tree, &places, layout, version)?;
     }
     if places.cache {
         cache(&tree, &places, &view)?;
@@ -126,6 +131,10 @@ fn libraries(tree: &Tree, places: &Places, view: &View, text: &str, built: &Buil
             None => stub(&library.soname(version), Class::Wide),
         };
         tree.write(&format!("{dir}/{file}"), bytes, 0o755)?;
+        if library.stem == "libvdpau_nvidia.so" && !places.server {
+            // where libvdpau looks; some packages have it there alone
+            tree.link(&format!("{dir}/vdpau/{file}"), &format!("../{file}"))?;
+        }
         names(tree, places, library, dir, version)?;
         if let Some(narrow) = places.narrow.filter(|_| library.narrow) {
             tree.write(&format!("{narrow}/{file}"), stub(&library.soname(version), Class::Narrow), 0o755)?;
@@ -191,6 +200,26 @@ fn programs(tree: &Tree, places: &Places, layout: Layout, version: &str) -> Resu
         }
     }
     Ok(())
+}
+
+/// What a host with a screen has beside: X's modules, the name by which Mesa opens the allocator.
+fn desktop(tree: &Tree, places: &Places, layout: Layout, version: &str) -> Result<()> {
+    let allocator = "../libnvidia-allocator.so.1";
+    match layout {
+        Layout::Gke | Layout::Nix => {
+            return tree.link(&format!("{}/gbm/nvidia-drm_gbm.so", places.libraries), allocator);
+        }
+        // below the directory that Mesa searches, whatever Debian's own is
+        Layout::Debian => {
+            tree.link("/usr/lib/x86_64-linux-gnu/gbm/nvidia-drm_gbm.so", "../nvidia/current/libnvidia-allocator.so.1")?
+        }
+        _ => tree.link(&format!("{}/gbm/nvidia-drm_gbm.so", places.libraries), allocator)?,
+    }
+    let [driver, glx] = places.xorg;
+    tree.write(&format!("{driver}/{}", files::XORG[0]), stub(files::XORG[0], Class::Wide), 0o755)?;
+    let file = format!("{}.{version}", files::XORG[1]);
+    tree.write(&format!("{glx}/{file}"), stub(files::XORG[1], Class::Wide), 0o755)?;
+    tree.link(&format!("{glx}/{}", files::XORG[1]), &file)
 }
 
 /// What else the recorded guest has below /usr/local/nvidia and beside it.
@@ -259,7 +288,9 @@ fn kernel(tree: &Tree, view: &View) -> Result<()> {
     let banner = format!("NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  (simulated)\n");
     tree.write("/proc/driver/nvidia/version", banner, 0o444)?;
     tree.write("/proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\n", 0o444)?;
-    tree.write("/proc/devices", "Character devices:\n195 nvidia\n238 nvidia-uvm\n\nBlock devices:\n", 0o444)?;
+    let devices = "Character devices:\n195 nvidia\n226 drm\n238 nvidia-uvm\n241 nvidia-caps\n\nBlock devices:\n";
+    tree.write("/proc/devices", devices, 0o444)?;
+    mig(tree, view)?;
     tree.write("/proc/sys/kernel/osrelease", format!("{KERNEL}\n"), 0o444)?;
     tree.write("/sys/module/nvidia/version", format!("{version}\n"), 0o444)?;
     for (minor, gpu) in view.gpus.iter().enumerate() {
@@ -295,24 +326,97 @@ fn kernel(tree: &Tree, view: &View) -> Result<()> {
         ] {
             tree.write(&format!("{sys}/{name}"), text + "\n", 0o444)?;
         }
+        if card.display {
+            for name in [format!("card{minor}"), format!("renderD{}", 128 + minor)] {
+                std::fs::create_dir_all(tree.at(&format!("{sys}/drm/{name}")))?;
+            }
+            for (kind, name) in [("card", format!("card{minor}")), ("render", format!("renderD{}", 128 + minor))] {
+                tree.link(&format!("/dev/dri/by-path/pci-{at}-{kind}"), &format!("../{name}"))?;
+            }
+        }
         std::fs::create_dir_all(tree.at("/sys/bus/pci/drivers/nvidia"))?;
         tree.link(&format!("{sys}/driver"), "../../drivers/nvidia")?;
     }
     Ok(())
 }
 
+/// The number of an instance's node below /dev/nvidia-caps, as the recorded mig-minors counts them: 15 GPU instances a card, each
+/// with 8 compute instances behind it.
+pub fn mig_minor(gpu: u32, instance: u32, compute: Option<u32>) -> u32 {
+    3 + gpu * 135 + instance * 9 + compute.map_or(0, |compute| compute + 1)
+}
+
+/// The capabilities that the driver shows: all of them in mig-minors, a card's own where it is cut.
+fn mig(tree: &Tree, view: &View) -> Result<()> {
+    let mut minors = String::from("config 1\nmonitor 2\n");
+    for gpu in 0..8 {
+        for instance in 0..15 {
+            minors.push_str(&format!("gpu{gpu}/gi{instance}/access {}\n", mig_minor(gpu, instance, None)));
+            for compute in 0..8 {
+                let number = mig_minor(gpu, instance, Some(compute));
+                minors.push_str(&format!("gpu{gpu}/gi{instance}/ci{compute}/access {number}\n"));
+            }
+        }
+    }
+    tree.write("/proc/driver/nvidia-caps/mig-minors", minors, 0o444)?;
+    let at = "/proc/driver/nvidia/capabilities";
+    for (name, minor) in [("config", 1), ("monitor", 2)] {
+        tree.write(&format!("{at}/mig/{name}"), format!("DeviceFileMinor: {minor}\n"), 0o444)?;
+    }
+    for (gpu, cut) in view.gpus.iter().enumerate().filter(|(_, gpu)| gpu.mig_enabled()) {
+        std::fs::create_dir_all(tree.at(&format!("{at}/gpu{gpu}/mig")))?;
+        for instance in cut.instances() {
+            let gi = instance.gi;
+            for (name, compute) in [("access", None), ("ci0/access", Some(0))] {
+                let number = mig_minor(gpu as u32, gi, compute);
+                let text = format!("DeviceFileMinor: {number}\nDeviceFileMode: 292\nDeviceFileModify: 1\n");
+                tree.write(&format!("{at}/gpu{gpu}/mig/gi{gi}/{name}"), text, 0o444)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The device nodes; those that could not be made.
 fn nodes(tree: &Tree, view: &View) -> Result<Vec<String>> {
-    std::fs::create_dir_all(tree.at("/dev"))?;
-    let cards = (0..view.gpus.len()).map(|minor| (format!("nvidia{minor}"), 195, minor as u32));
-    let control = [("nvidiactl", 195, 255), ("nvidia-uvm", 238, 0), ("nvidia-uvm-tools", 238, 1)];
-    let control = control.map(|(name, major, minor)| (name.to_owned(), major, minor));
+    // name, major, minor, mode, group (44 is video, 105 render, as Debian counts)
+    let mut wanted = Vec::new();
+    for (minor, gpu) in (0..).zip(&view.gpus) {
+        wanted.push((format!("nvidia{minor}"), 195, minor, 0o666, 0));
+        if gpu.card.display {
+            wanted.push((format!("dri/card{minor}"), 226, minor, 0o660, 44));
+            wanted.push((format!("dri/renderD{}", 128 + minor), 226, 128 + minor, 0o660, 105));
+        }
+        for instance in gpu.instances() {
+            for compute in [None, Some(0)] {
+                let number = mig_minor(minor, instance.gi, compute);
+                wanted.push((format!("nvidia-caps/nvidia-cap{number}"), 241, number, 0o444, 0));
+            }
+        }
+    }
+    for (name, major, minor) in [("nvidiactl", 195, 255), ("nvidia-uvm", 238, 0), ("nvidia-uvm-tools", 238, 1)] {
+        wanted.push((name.to_owned(), major, minor, 0o666, 0));
+    }
     let mut missing = Vec::new();
-    for (name, major, minor) in control.into_iter().chain(cards) {
-        let place = tree.at(&format!("/dev/{name}"));
-        if mknodat(CWD, &place, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor)).is_err() {
+    for (name, major, minor, mode, group) in wanted {
+        if !node(tree, &format!("/dev/{name}"), (major, minor), mode, group)? {
             missing.push(format!("/dev/{name}"));
         }
     }
     Ok(missing)
+}
+
+/// A character device; false where it may not be made.
+pub(crate) fn node(tree: &Tree, path: &str, numbers: (u32, u32), mode: u32, group: u32) -> Result<bool> {
+    let place = tree.at(path);
+    if let Some(folder) = place.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let device = makedev(numbers.0, numbers.1);
+    if mknodat(CWD, &place, FileType::CharacterDevice, Mode::from_raw_mode(mode), device).is_err() {
+        return Ok(false);
+    }
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode))?;
+    std::os::unix::fs::chown(&place, Some(0), Some(group))?;
+    Ok(true)
 }

@@ -32,19 +32,32 @@ fn a_spec_finds_the_same_driver_in_every_layout() {
         let server = layout == Layout::Guest;
         let found: BTreeSet<&str> =
             made.files.libraries.iter().filter_map(|library| library.names.first().map(String::as_str)).collect();
-        let wanted: Vec<String> = files::of(580, server).map(|library| library.file(version)).collect();
+        let mut wanted: Vec<String> = files::of(580, server).map(|library| library.file(version)).collect();
+        if !(server || layout == Layout::Gke || layout == Layout::Nix) {
+            wanted.extend([files::XORG[0].to_owned(), format!("{}.{version}", files::XORG[1])]);
+        }
         let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
         assert_eq!(found, wanted, "{name}: libraries");
         for library in &made.files.libraries {
             assert!(!library.path.contains("32") && !library.path.contains("i386"), "{name}: {}", library.path);
         }
+        let twins = match layout {
+            Layout::Debian | Layout::Ubuntu | Layout::Fedora | Layout::Arch => {
+                files::of(580, false).filter(|library| library.narrow).count()
+            }
+            Layout::Container => 0,
+            _ => 0,
+        };
+        assert_eq!(made.files.twins.len(), twins, "{name}: {:?}", made.files.twins);
         let programs: BTreeSet<&str> = made.files.binaries.iter().map(|binary| binary.name.as_str()).collect();
         assert_eq!(programs, BTreeSet::from(files::PROGRAMS), "{name}: programs {:?}", made.notes);
         assert_eq!(made.files.firmware.len(), 2, "{name}: firmware");
         let data = files::DATA.iter().filter(|(.., on_server)| *on_server || !server).count();
         assert_eq!(made.files.loader_files.len(), data, "{name}: {:?}", made.files.loader_files);
         if laid.missing_nodes.is_empty() {
-            assert_eq!(made.gpus[0].nodes, ["/dev/nvidia0"], "{name}");
+            assert_eq!(made.gpus[0].nodes, ["/dev/nvidia0", "/dev/dri/card0", "/dev/dri/renderD128"], "{name}");
+            assert_eq!(made.spec.cdi_version, "0.7.0", "{name}: the groups of video and render");
+            assert_eq!(made.spec.devices[0].container_edits.additional_gids, [44, 105], "{name}");
         } else {
             println!("SKIP: device nodes of {name}, which only root can make");
         }
