@@ -158,8 +158,11 @@ fn chosen(machine: &dyn Machine, args: &TrialArgs) -> anyhow::Result<(Client, As
             let dirs = info.get().and_then(|answer| answer.json()?.get("CDISpecDirs")?.as_array().map(Vec::len));
             if dirs.is_some_and(|dirs| dirs > 0) { Ask::Cdi } else { Ask::Gpus }
         }
-        // ctr knows CDI names from 1.7 on; the runtime serves all.
-        None if kind == Kind::Containerd && client.runtime.is_some() => Ask::Runtime,
+        // containerd's own client resolves no CDI names, unlike Kubernetes.
+        None if kind == Kind::Containerd && client.runtime.is_none() => {
+            bail!("ctr, containerd's own client, asks by a runtime, and thruway-runtime is not installed here")
+        }
+        None if kind == Kind::Containerd => Ask::Runtime,
         None => Ask::Cdi,
     };
     Ok((client, ask))

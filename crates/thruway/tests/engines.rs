@@ -114,7 +114,12 @@ fn with_box(machine: &Engines) {
 
 /// `container test` says yes, step by step, and leaves nothing.
 fn proved(machine: &Engines, args: &[&str]) {
-    let output = machine.output(&[&["thruway", "--json", "container", "test"], args].concat());
+    proved_as(machine, &[], args);
+}
+
+/// As whom: words before the command.
+fn proved_as(machine: &Engines, whom: &[&str], args: &[&str]) {
+    let output = machine.output(&[whom, &["thruway", "--json", "container", "test"], args].concat());
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{text}"));
     println!("{}", report["command"].as_str().unwrap_or_default());
@@ -157,14 +162,15 @@ fn docker_of_debian_12() {
 
 /// `docker run --rm --gpus all IMAGE thruway smi`, with the default runtime and without: through thruway's shim, and through
 /// its prestart hook under plain runc.
-fn seed(machine: &Engines) {
+fn seed(machine: &Engines, defaults: &[bool]) {
     machine.run(&["systemctl", "start", "docker.service"]);
     println!("the seed's line by Docker {}", machine.docker_info()["ServerVersion"].as_str().unwrap_or_default());
     machine.seed_image();
     let line = |args: &[&str], command: &[&str]| {
         machine.tried(&[&["docker", "run", "--rm", "--network", "host"], args, &["seed"], command].concat())
     };
-    for default in [true, false] {
+    for default in defaults {
+        let default = *default;
         let mut wish = vec!["thruway", "container", "apply", "--yes", "--engine", "docker", "--runtime", "thruway"];
         wish.extend(default.then_some("--default-runtime"));
         machine.run(&wish);
@@ -196,8 +202,61 @@ fn own() -> Result<Programs, String> {
 fn the_seeds_line_on_debian_12() {
     match (cannot(&["dockerd", "docker", "runc", "busybox", "unshare", "nsenter"]), own()) {
         (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
-        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs)),
+        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs), &[true]),
     }
+}
+
+#[test]
+fn containerd_of_debian_12_has_the_card_by_the_runtime() {
+    match (cannot(&["containerd", "ctr", "runc", "busybox", "unshare", "nsenter"]), own()) {
+        (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
+        (None, Ok(programs)) => {
+            let machine = Engines::new(Path::new("/"), &programs);
+            machine.run(&["systemctl", "start", "containerd.service"]);
+            machine.run(&["thruway", "container", "apply", "--yes", "--engine", "containerd", "--runtime", "thruway"]);
+            with_box(&machine);
+            proved(&machine, &["--engine", "containerd"]);
+            let left = machine.run(&["ctr", "namespaces", "ls", "-q"]);
+            assert!(!left.contains("thruway"), "{left}");
+        }
+    }
+}
+
+#[test]
+fn rootless_podman_has_the_card_by_cdi() {
+    let why = cannot(&["podman", "runc", "newuidmap", "conmon", "setpriv", "busybox", "unshare", "nsenter"]);
+    if let Some(why) = why {
+        println!("SKIP: {why}");
+        return;
+    }
+    let machine = Engines::new(Path::new("/"), &runc());
+    machine.run(&["thruway", "container", "apply", "--yes", "--engine", "podman"]);
+    with_box(&machine);
+    for (path, line) in [
+        ("/etc/passwd", "ann:x:4242:4242::/home/ann:/bin/sh\n"),
+        ("/etc/group", "ann:x:4242:\n"),
+        ("/etc/subuid", "ann:200000:65536\n"),
+        ("/etc/subgid", "ann:200000:65536\n"),
+    ] {
+        let before = machine.read(path).unwrap_or_default();
+        machine.write(path, &(before + line));
+    }
+    machine.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
+    machine.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
+    let ann = [
+        "setpriv",
+        "--reuid",
+        "4242",
+        "--regid",
+        "4242",
+        "--clear-groups",
+        "busybox",
+        "env",
+        "HOME=/home/ann",
+        "USER=ann",
+        "XDG_RUNTIME_DIR=/run/user/4242",
+    ];
+    proved_as(&machine, &ann, &["--engine", "podman"]);
 }
 
 #[test]
@@ -206,7 +265,7 @@ fn the_seeds_line_on_newer_ones() {
     for suite in ["trixie", "sid"] {
         match (engines::tree(suite, NEWER), own()) {
             (Err(why), _) | (_, Err(why)) => println!("SKIP: {why}"),
-            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs)),
+            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs), &[true]),
         }
     }
 }

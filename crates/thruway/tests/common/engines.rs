@@ -173,7 +173,7 @@ impl Engines {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.pid.to_string(), "-m", "-p", "-r", "-w", "--", program]);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("HOME", "/root").env("NO_COLOR", "1").stdin(Stdio::null());
+        command.env("HOME", "/root").env("CONTAINERD_SNAPSHOTTER", "native").env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }
 
