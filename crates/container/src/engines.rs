@@ -8,6 +8,7 @@ use serde_json::Value;
 
 mod containerd;
 mod own;
+mod victims;
 
 pub(crate) use containerd::{containerd, rancher};
 pub use own::{CRIO_DROP_IN, PODMAN_DROP_IN};
@@ -145,6 +146,8 @@ pub(crate) fn toolkit(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> T
         ctk: program(machine, "nvidia-ctk"),
         version: packaged(packages, &["nvidia-container-toolkit", "nvidia-container-toolkit-base"]),
         docker2: packaged(packages, &["nvidia-docker2"]),
+        config: own::nvidias_config(machine),
+        ldconfig_wrapped: machine.exists("/sbin/ldconfig.real"),
         units: own::nvidias_units(machine),
         hook_files: own::hook_files(machine),
         env_accepted,
@@ -155,13 +158,13 @@ pub(crate) fn toolkit(machine: &dyn Machine, packages: &Seen<Vec<Package>>) -> T
 pub(crate) fn containers(machine: &dyn Machine) -> Seen<Vec<GpuContainer>> {
     machine.ask(&Question::Containers(Engine::Docker)).and_then(|answer| {
         match answer.json().and_then(Value::as_array) {
-            Some(all) => Seen::Is(all.iter().map(container).collect()),
+            Some(all) => Seen::Is(all.iter().map(|value| container(machine, value)).collect()),
             None => Seen::Unreadable(Reason::Malformed("docker inspect: no list of containers".into())),
         }
     })
 }
 
-fn container(value: &Value) -> GpuContainer {
+fn container(machine: &dyn Machine, value: &Value) -> GpuContainer {
     let text = |at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or_default();
     let env = value.pointer("/Config/Env").and_then(Value::as_array).into_iter().flatten();
     let visible = env.filter_map(Value::as_str).find_map(|line| line.strip_prefix("NVIDIA_VISIBLE_DEVICES="));
@@ -172,6 +175,7 @@ fn container(value: &Value) -> GpuContainer {
         visible: visible.map(str::to_owned),
         runtime: text("/HostConfig/Runtime").to_owned(),
         requested: full("/HostConfig/DeviceRequests") || full("/HostConfig/Devices"),
+        lost: victims::lost(machine, text("/Id"), value.pointer("/State/Pid").and_then(Value::as_u64)),
     }
 }
 

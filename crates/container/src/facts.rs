@@ -41,6 +41,10 @@ pub struct Facts {
     pub specs: Vec<SpecFile>,
     /// Spec directories that could not be listed.
     pub specs_unseen: Vec<(String, Reason)>,
+    /// Docker came as a snap, whose confinement hides the driver from it.
+    pub snap: bool,
+    /// Nodes of NVIDIA's that are there now, of those that a container needs beside its cards.
+    pub control_nodes: Vec<String>,
     /// Running containers of Docker.
     pub containers: Seen<Vec<GpuContainer>>,
     /// The /dev/char links that systemd needs to know NVIDIA's nodes by.
@@ -120,6 +124,14 @@ pub struct Own {
     pub bears_runtime: bool,
     /// The same of nvidia-container-runtime-hook, which dockerd looks for on its path.
     pub bears_hook: bool,
+    /// /usr/bin/thruway, where the unit that keeps the specs true starts it.
+    pub program: bool,
+    /// That unit's file, wherever it lies, and its bytes' digest.
+    pub unit: Option<(String, Digest)>,
+    /// systemd wants the unit at boot.
+    pub wanted: bool,
+    /// udev's rule that wants it when the driver comes.
+    pub rule: bool,
 }
 
 /// A configuration file: its bytes' digest, and what it says or why it says nothing.
@@ -150,8 +162,21 @@ pub struct Toolkit {
     pub units: Vec<String>,
     /// OCI hook files (hooks.d) that start its hook in every container of Podman and CRI-O.
     pub hook_files: Vec<(String, Digest)>,
+    /// Its config.toml, with what is wrong in it.
+    pub config: Written<NvidiaConfig>,
+    /// /sbin/ldconfig is a script beside ldconfig.real, as on Ubuntu.
+    pub ldconfig_wrapped: bool,
     /// Containers without privilege may name GPUs in their environment; the default is yes.
     pub env_accepted: Fact<bool>,
+}
+
+/// What NVIDIA's config.toml says beside who may ask, with 1-based lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NvidiaConfig {
+    /// `default-kind` of its CDI mode.
+    pub default_kind: Option<(String, u32)>,
+    /// `ldconfig`; an `@` before it means the host's.
+    pub ldconfig: Option<(String, u32)>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -217,6 +242,9 @@ pub struct GpuContainer {
     pub runtime: String,
     /// Devices were asked of the engine (`--gpus`, `--device`).
     pub requested: bool,
+    /// Nodes of NVIDIA's that it was given and that its device cgroup no longer lets it open, "/dev/nvidia0 (195:0)". Absent:
+    /// it was given none, or its cgroup is of version 2, whose rules no file shows.
+    pub lost: Seen<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -390,6 +418,12 @@ impl Facts {
             .into_iter()
             .flatten()
             .any(|known| known == path || known.rsplit('/').next() == Some(name) && !path.contains('/'))
+    }
+
+    /// A spec that thruway's service writes, and writes anew when it is no longer true.
+    pub fn is_refreshed(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        path.contains("/run/cdi/") && (name == cdi::SPEC_NAME || name.starts_with("thruway.dev-"))
     }
 
     /// The devices that two specs of one directory define, with both files: engines then resolve neither.

@@ -11,8 +11,8 @@ mod version;
 pub use checks::CHECKS;
 pub use engines::{CRIO_DROP_IN, PODMAN_DROP_IN};
 pub use facts::{
-    CharLink, Containerd, Docker, DockerInfo, DropIn, Facts, GpuContainer, Own, Rancher, Reads, Rootless, SpecFile,
-    SpecState, Toolkit, Written,
+    CharLink, Containerd, Docker, DockerInfo, DropIn, Facts, GpuContainer, NvidiaConfig, Own, Rancher, Reads, Rootless,
+    SpecFile, SpecState, Toolkit, Written,
 };
 pub use observe::observe;
 pub use plan::{SPEC_PATH, plan};

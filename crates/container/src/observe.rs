@@ -33,6 +33,12 @@ pub fn observe(machine: &dyn Machine, inventory: &Inventory) -> Facts {
         programs: machine.list("/usr/bin").map(|_| ()),
         cards: cards.collect(),
         driver,
+        snap: ["/snap/bin/docker", "/var/lib/snapd/snap/bin/docker"].iter().any(|path| machine.exists(path)),
+        control_nodes: ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset"]
+            .into_iter()
+            .filter(|path| machine.stat(path).is().is_some_and(|stat| stat.rdev.is_some()))
+            .map(str::to_owned)
+            .collect(),
         containers: if docker.is_some() { engines::containers(machine) } else { Seen::Absent },
         docker,
         podman: engines::podman(machine, &packages),

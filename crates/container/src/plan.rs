@@ -4,6 +4,7 @@ mod containerd;
 mod docker;
 mod drop_ins;
 mod rancher;
+mod refresh;
 mod runtime;
 mod toolkit;
 
@@ -134,6 +135,15 @@ fn basis(facts: &Facts) -> BTreeMap<String, String> {
     basis
 }
 
+/// The files that a plan takes away.
+fn removed(plan: &Plan) -> Vec<String> {
+    let path = |change: &Change| match &change.op {
+        Op::RemoveFile { path } => Some(path.clone()),
+        _ => None,
+    };
+    plan.changes.iter().filter_map(path).collect()
+}
+
 fn spec(facts: &Facts, plan: &mut Plan) {
     let wanted = match &facts.wanted {
         Ok(wanted) => wanted,
@@ -148,14 +158,7 @@ fn spec(facts: &Facts, plan: &mut Plan) {
             return;
         }
     };
-    let gone: Vec<String> = plan
-        .changes
-        .iter()
-        .filter_map(|change| match &change.op {
-            Op::RemoveFile { path } => Some(path.clone()),
-            _ => None,
-        })
-        .collect();
+    let gone = removed(plan);
     let specs = || facts.specs.iter().filter(|file| !gone.contains(&file.path));
     if facts.sound_spec().is_some_and(|file| !gone.contains(&file.path)) {
         return;
@@ -171,6 +174,9 @@ fn spec(facts: &Facts, plan: &mut Plan) {
     let mut before = Before::NoFile;
     let mut own_is_good = false;
     for file in specs() {
+        if facts.own.program && facts.is_refreshed(&file.path) {
+            continue;
+        }
         let in_the_way = conflicts.iter().any(|(_, one, two)| *one == file.path || *two == file.path);
         if file.path == SPEC_PATH && !healthy {
             own_is_good = file.healthy();
@@ -221,6 +227,9 @@ fn spec(facts: &Facts, plan: &mut Plan) {
         );
     }
     if healthy || own_is_good {
+        return;
+    }
+    if refresh::plan(facts, &removed(plan), plan) {
         return;
     }
     let stale = facts.specs.iter().any(|file| file.ours());

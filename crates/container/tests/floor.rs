@@ -23,12 +23,50 @@ fn spec_text(machine: &Memory) -> String {
     formats::cdispec::to_json(&spec)
 }
 
+/// The good machine with all of NVIDIA's toolkit beside it, and a container whose device rules can be looked at.
+fn well() -> Memory {
+    let mut machine = good();
+    machine.insert_file("/usr/bin/podman", b"\x7fELF");
+    dpkg(
+        &mut machine,
+        &[
+            ("docker-ce", "5:28.3.0-1~debian.12~bookworm"),
+            ("nvidia-container-toolkit", "1.18.0-1"),
+            ("podman", "4.3.1-1"),
+        ],
+    );
+    machine.insert_file(CONFIG, b"[nvidia-container-cli]\nldconfig = \"@/sbin/ldconfig\"\n");
+    machine.insert_file("/etc/systemd/system/multi-user.target.wants/nvidia-cdi-refresh.path", b"[Path]\n");
+    machine.insert_file("/var/run/cdi/nvidia.yaml", spec_text(&machine).as_bytes());
+    given(&mut machine, "c 195:* rwm");
+    machine
+}
+
+const CONFIG: &str = "/etc/nvidia-container-runtime/config.toml";
+
+/// A running container that was given nvidia0, and the rules of its device cgroup.
+fn given(machine: &mut Memory, rules: &str) {
+    let all = serde_json::json!([{
+        "Id": "4f1e9c", "State": {"Pid": 42}, "Name": "/jellyfin", "HostConfig": {"Runtime": "runc", "Devices": [{}]},
+        "Config": {"Image": "jellyfin/jellyfin:10.10", "Env": []},
+    }]);
+    machine.insert_answer(machine::Question::Containers(machine::Engine::Docker), Seen::Is(machine::Answer::Json(all)));
+    let bundle = "/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/4f1e9c/config.json";
+    let config =
+        br#"{"linux": {"devices": [{"path": "/dev/nvidia0", "type": "c", "major": 195}, {"path": "/dev/null"}]}}"#;
+    machine.insert_file(bundle, config);
+    machine.insert_file("/proc/42/cgroup", b"5:memory:/docker/4f1e9c\n4:devices:/docker/4f1e9c\n0::/\n");
+    machine
+        .insert_file("/sys/fs/cgroup/devices/docker/4f1e9c/devices.list", format!("c 1:3 rwm\n{rules}\n").as_bytes());
+}
+
 #[test]
 fn all_is_well_on_the_good_machine() {
-    let facts = observe(&good(), &running());
+    let facts = observe(&well(), &running());
     for check in CHECKS {
         assert_eq!((check.run)(&facts), Verdict::Pass, "{}", check.about.id);
     }
+    let facts = observe(&good(), &running());
     assert!(plan(&facts, &Intent::default()).is_empty());
     assert!(verify(&facts, &Intent::default()).iter().all(|outcome| outcome.state == OutcomeState::Held));
     assert_eq!(container::presence(&facts), Presence::Here("Docker 28.3.0".into()));
@@ -62,6 +100,42 @@ fn every_check_fails_where_it_should() {
             let text = spec_text(machine);
             machine.insert_file("/etc/cdi/other.json", text.as_bytes());
         }),
+        ("container/cdi-spec-incomplete", |machine| {
+            let text = spec_text(machine).replace("/dev/nvidia-uvm\"", "/dev/nvidiactl\"");
+            machine.insert_file("/etc/cdi/nvidia.json", text.as_bytes());
+        }),
+        ("container/cdi-libraries-unfound", |machine| {
+            let mut spec: serde_json::Value = serde_json::from_str(&spec_text(machine)).unwrap();
+            let mut seen = std::collections::BTreeSet::new();
+            spec["containerEdits"]["mounts"].as_array_mut().unwrap().retain_mut(|mount| {
+                let path = mount["containerPath"].as_str().unwrap().to_owned();
+                let name = path.rsplit('/').next().unwrap();
+                mount["containerPath"] = format!("/usr/lib/x86_64-linux-gnu/nvidia/current/{name}").into();
+                seen.insert(name.to_owned())
+            });
+            machine.insert_file("/etc/cdi/nvidia.json", spec.to_string().as_bytes());
+        }),
+        ("container/cdi-dir-unread", |machine| docker(machine, "28.3.0", &["/srv/cdi"], "runc")),
+        ("container/cdi-refresh-raced", |machine| {
+            machine.insert_file("/etc/systemd/system/multi-user.target.wants/nvidia-cdi-refresh.path", b"[Path]\n");
+        }),
+        ("container/card-lost-in-container", |machine| given(machine, "c 136:* rwm")),
+        ("container/toolkit-config-broken", |machine| machine.insert_file(CONFIG, b"disable-require = maybe\n")),
+        ("container/management-kind", |machine| {
+            let text = b"[nvidia-container-runtime.modes.cdi]\ndefault-kind = \"management.nvidia.com/gpu\"\n";
+            machine.insert_file(CONFIG, text);
+        }),
+        ("container/toolkit-ldconfig", |machine| {
+            machine.insert_file(CONFIG, b"[nvidia-container-cli]\nldconfig = \"/sbin/ldconfig\"\n");
+        }),
+        ("container/legacy-hook-files", |machine| {
+            machine.insert_file("/usr/bin/podman", b"\x7fELF");
+            machine.insert_file(
+                "/usr/share/containers/oci/hooks.d/oci-nvidia-hook.json",
+                b"{\"hook\": {\"path\": \"/usr/bin/nvidia-container-runtime-hook\"}}",
+            );
+        }),
+        ("container/docker-snap", |machine| machine.insert_file("/snap/bin/docker", b"")),
         ("container/dev-char-links", |machine| device(machine, "/dev/nvidia-uvm", 511, 0)),
         ("container/toolkit-vulnerable", |machine| dpkg(machine, &[("nvidia-container-toolkit", "1.17.7-1")])),
         ("container/nvidia-docker2", |machine| dpkg(machine, &[("nvidia-docker2", "2.13.0-1")])),

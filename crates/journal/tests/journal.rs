@@ -80,7 +80,7 @@ fn drift(root: &Path) -> Vec<journal::Drift> {
 
 const GRUB: &str = "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n";
 
-/// One edit, one new file in new directories, one removal, a generator and a service.
+/// One edit, one new file in new directories, one removal, a generator, a service, and a link to what is not there.
 fn plan() -> Plan {
     let mut plan = Plan::new(Layer::Host, &Intent::default(), BTreeMap::new());
     plan.changes = vec![
@@ -93,8 +93,13 @@ fn plan() -> Plan {
         change("remove old", Op::RemoveFile { path: "/etc/old.conf".into() }, Before::File(Digest::of(b"old\n"))),
         change("generate", Op::Regenerate(Tool::UpdateGrub), Before::Nothing),
         change("restart", Op::Service { unit: "x.service".into(), verb: ServiceVerb::Restart }, Before::Nothing),
+        link("/etc/wants/deep/x.service", "/etc/x.service"),
     ];
     plan
+}
+
+fn link(path: &str, target: &str) -> Change {
+    change("link", Op::Link { path: path.into(), target: target.into() }, Before::NoFile)
 }
 
 fn tree() -> tempfile::TempDir {
@@ -276,6 +281,34 @@ fn links_xattrs_and_times_are_kept() {
     if tagged {
         assert_eq!(note(&root.join("etc/modules")).unwrap(), b"mine");
     }
+}
+
+#[test]
+fn a_link_is_made_where_nothing_is_and_goes_only_as_it_was_made() {
+    let dir = tree();
+    let hands = Copier::new(dir.path());
+    let one = |change: Change| {
+        let mut plan = Plan::new(Layer::Host, &Intent::default(), BTreeMap::new());
+        plan.changes = vec![change];
+        plan
+    };
+    let mut journal = Journal::open(dir.path(), &hands).unwrap();
+    let taken = journal.apply(&one(link("/etc/old.conf", "x")), &mut |_| {});
+    assert!(matches!(taken, Err(Error::Changed { .. })), "{taken:?}");
+    let made = journal.apply(&one(link("/etc/name", "old.conf")), &mut |_| {}).unwrap();
+    let name = dir.path().join("etc/name");
+    assert_eq!(std::fs::read_link(&name).unwrap(), Path::new("old.conf"));
+    // Somebody's own link by that name is not taken away.
+    std::fs::remove_file(&name).unwrap();
+    std::os::unix::fs::symlink("theirs", &name).unwrap();
+    let error = journal.undo(made.number).unwrap_err();
+    assert!(matches!(error, Error::Conflict { .. }), "{error}");
+    assert_eq!(std::fs::read_link(&name).unwrap(), Path::new("theirs"));
+    // What the link leads to stays.
+    std::fs::remove_file(&name).unwrap();
+    std::os::unix::fs::symlink("old.conf", &name).unwrap();
+    journal.undo(made.number).unwrap();
+    assert!(name.symlink_metadata().is_err() && dir.path().join("etc/old.conf").exists());
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
         physics::load_listed(tree).map_err(|error| failed(&command, error))?;
     }
     if full == "docker.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start | ServiceVerb::Reload) {
-        docker(tree).map_err(|message| no(&command, message))?;
+        docker(tree, verb != ServiceVerb::Reload).map_err(|message| no(&command, message))?;
     }
     tree.store("units.json", &units).map_err(|error| failed(&command, error))
 }
@@ -243,8 +243,9 @@ fn links(tree: &Tree, unit: &str, enable: bool) -> Result<(), PhysicsError> {
     Ok(())
 }
 
-/// dockerd reads its configuration: from then on `docker info` shows the runtimes, the default and CDI.
-fn docker(tree: &Tree) -> Result<(), String> {
+/// dockerd reads its configuration: from then on `docker info` shows the runtimes and the default; CDI from its next start
+/// on alone, as the real one (26.1).
+fn docker(tree: &Tree, starts: bool) -> Result<(), String> {
     let text = tree.text("/etc/docker/daemon.json");
     let text = if text.trim().is_empty() { "{}".to_owned() } else { text };
     let config: Value = serde_json::from_str(&text)
@@ -267,7 +268,9 @@ fn docker(tree: &Tree) -> Result<(), String> {
     let version = all.get("ServerVersion").and_then(Value::as_str).unwrap_or_default();
     let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     let cdi = config.pointer("/features/cdi").and_then(Value::as_bool).unwrap_or(major >= 28);
-    if major >= 25 && cdi {
+    if !starts {
+        // as it was at the start
+    } else if major >= 25 && cdi {
         let dirs = config.get("cdi-spec-dirs").cloned().unwrap_or_else(|| json!(["/etc/cdi", "/var/run/cdi"]));
         all.insert("CDISpecDirs".into(), dirs);
     } else {

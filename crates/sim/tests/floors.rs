@@ -104,3 +104,57 @@ fn what_the_boxes_say() {
         }
     }
 }
+
+/// What people met with NVIDIA's toolkit, by the number of the list that this floor was built from, and which check sees it.
+/// Three are no state of a machine: 23 and 24 are links in an image, 25 is a field of a newer OCI configuration; thruway's hook
+/// resolves in the image's root, and its runtime keeps what it does not know (their tests hold that).
+const PAINS: &[(u8, &str, &[&str])] = &[
+    (1, "GPUs lost after a reload of systemd", &["container/dev-char-links", "container/card-lost-in-container"]),
+    (2, "the same, traced to devices.list", &["container/card-lost-in-container"]),
+    (3, "the same on Ubuntu 22.04 in 2025", &["container/dev-char-links"]),
+    (4, "GPUs lost after days", &["container/card-lost-in-container"]),
+    (5, "rootless docker: unresolvable CDI device", &["container/cdi-dir-unread", "container/cdi-not-enabled"]),
+    (
+        6,
+        "unresolvable nvidia.com/gpu=all",
+        &["container/cdi-spec-missing", "container/cdi-dir-unread", "guest/driver-missing"],
+    ),
+    (7, "unresolvable management.nvidia.com/gpu=0", &["container/management-kind"]),
+    (8, "the spec lies where nobody reads", &["container/cdi-dir-unread"]),
+    (9, "the refresh service is red at boot", &["container/cdi-refresh-raced"]),
+    (10, "the boot's spec lacks a control node", &["container/cdi-spec-incomplete"]),
+    (11, "nvidia-smi works, cuInit fails", &["container/cdi-spec-stale"]),
+    (12, "nodes come too late at boot", &["guest/device-nodes"]),
+    (13, "cannot stat /dev/dri/renderD129", &["container/cdi-spec-stale"]),
+    (14, "rootless podman with keep-id fails", &["container/legacy-hook-files"]),
+    (15, "programs cannot find libcuda", &["container/cdi-libraries-unfound"]),
+    (16, "CUDA's start fails in Docker", &["container/cdi-spec-incomplete", "guest/uvm-not-loaded"]),
+    (17, "libraries of a distribution in /usr/lib alone", &["container/cdi-libraries-unfound"]),
+    (
+        18,
+        "links of libraries missing after an update",
+        &["container/cdi-libraries-unfound", "container/cdi-spec-stale"],
+    ),
+    (19, "ldcache error", &["container/toolkit-ldconfig"]),
+    (20, "libnvidia-ml.so.1 cannot be opened", &["container/docker-snap", "guest/driver-missing"]),
+    (21, "driver rpc timed out, slow first start", &["guest/persistenced-off"]),
+    (22, "unknown device after an update of the toolkit", &["container/toolkit-config-broken"]),
+    (23, "compat libraries behind absolute links", &[]),
+    (24, "file exists at the firmware's mount", &[]),
+    (25, "cannot decode the OCI spec", &[]),
+    (26, "could not select device driver \"cdi\"", &["container/cdi-not-enabled"]),
+];
+
+#[test]
+fn every_pain_has_its_check() {
+    let known = ids();
+    let numbers: Vec<u8> = PAINS.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, (1..=26).collect::<Vec<u8>>());
+    for (number, what, checks) in PAINS {
+        let open = matches!(number, 23..=25);
+        assert_eq!(checks.is_empty(), open, "{number}: {what}");
+        for id in *checks {
+            assert!(known.contains(id), "{number}: {what}: there is no check {id}");
+        }
+    }
+}

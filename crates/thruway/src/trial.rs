@@ -158,8 +158,11 @@ fn chosen(machine: &dyn Machine, args: &TrialArgs) -> anyhow::Result<(Client, As
             let dirs = info.get().and_then(|answer| answer.json()?.get("CDISpecDirs")?.as_array().map(Vec::len));
             if dirs.is_some_and(|dirs| dirs > 0) { Ask::Cdi } else { Ask::Gpus }
         }
-        // ctr knows CDI names from 1.7 on; the runtime serves all.
-        None if kind == Kind::Containerd && client.runtime.is_some() => Ask::Runtime,
+        // containerd's own client resolves no CDI names, unlike Kubernetes.
+        None if kind == Kind::Containerd && client.runtime.is_none() => {
+            bail!("ctr, containerd's own client, asks by a runtime, and thruway-runtime is not installed here")
+        }
+        None if kind == Kind::Containerd => Ask::Runtime,
         None => Ask::Cdi,
     };
     Ok((client, ask))
@@ -183,8 +186,7 @@ fn asked(machine: &dyn Machine, said: &Said) -> Vec<Step> {
     match (&probe, said.ok) {
         (Some(_), true) => steps.push(step(first, State::Held, "the container started")),
         _ => {
-            let line =
-                said.err.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned();
+            let line = words(&said.err);
             let known = decode::explain(&said.err).ok().and_then(|found| found.into_iter().next());
             let says = known.as_ref().map_or_else(|| line.clone(), |known| format!("{}: {line}", known.says));
             let mut failed = step(first, State::Failed, says);
@@ -256,6 +258,14 @@ fn asked(machine: &dyn Machine, said: &Said) -> Vec<Step> {
     steps
 }
 
+/// The line of a client's many that says why: what is called an error, else the last.
+fn words(said: &str) -> String {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error =
+        lines().find(|line| line.contains("Error:") || line.contains("Error response") || line.starts_with("ctr:"));
+    error.or_else(|| lines().last()).unwrap_or("it said nothing").to_owned()
+}
+
 /// A container that asked for nothing has nothing.
 fn unasked(said: &Said) -> Step {
     let name = "a container that did not ask has no card";
@@ -269,10 +279,7 @@ fn unasked(said: &Said) -> Step {
             failed.fix.push("thruway explain container/default-runtime".to_owned());
             failed
         }
-        Err(_) => {
-            let line = said.err.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            step(name, State::Failed, format!("it does not start: {}", line.trim()))
-        }
+        Err(_) => step(name, State::Failed, format!("it does not start: {}", words(&said.err))),
     }
 }
 

@@ -57,6 +57,9 @@ fn docker(machine: &Engines, major: u32) {
     let asked = run(&["--gpus", "all"]).unwrap_or_else(|text| text);
     assert!(!asked.contains("could not select device driver"), "{asked}");
     if major >= 25 {
+        with_box(machine);
+        proved(machine, &["--engine", "docker", "--ask", "cdi"]);
+        proved(machine, &["--engine", "docker", "--ask", "cdi", "--image", "img"]);
         let device = machine.run(&[
             "docker",
             "run",
@@ -86,6 +89,68 @@ fn docker(machine: &Engines, major: u32) {
     assert!(!names.iter().any(|name| name == "nvidia") && default == "runc", "{names:?} {default}");
 }
 
+/// The simulated NVML reads its box beside itself: a spec of a real driver needs no such mount.
+fn with_box(machine: &Engines) {
+    const SPEC: &str = "/run/cdi/nvidia.com-gpu.json";
+    let text = machine.read(SPEC).expect("the service wrote it");
+    // It would write the spec as it should be.
+    machine.run(&["systemctl", "stop", "thruway-cdi-refresh.service"]);
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mounts = spec["containerEdits"]["mounts"].as_array_mut().expect("mounts");
+    let dir = |mount: &serde_json::Value| {
+        let (dir, name) = mount["containerPath"].as_str()?.rsplit_once('/')?;
+        (name.starts_with("libnvidia-ml.so") || name.starts_with("libcuda.so")).then(|| dir.to_owned())
+    };
+    let dirs: std::collections::BTreeSet<String> = mounts.iter().filter_map(dir).collect();
+    assert!(!dirs.is_empty(), "NVML's library is in the spec");
+    for dir in dirs {
+        mounts.push(serde_json::json!({
+            "hostPath": "/usr/lib/x86_64-linux-gnu/thruway-sim", "containerPath": format!("{dir}/thruway-sim"),
+            "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"]
+        }));
+    }
+    machine.write(SPEC, &spec.to_string());
+}
+
+/// `container test` says yes, step by step, and leaves nothing.
+fn proved(machine: &Engines, args: &[&str]) {
+    proved_as(machine, &[], args);
+}
+
+/// As whom: words before the command.
+fn proved_as(machine: &Engines, whom: &[&str], args: &[&str]) {
+    let output = machine.output(&[whom, &["thruway", "--json", "container", "test"], args].concat());
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{text}"));
+    println!("{}", report["command"].as_str().unwrap_or_default());
+    let steps = report["steps"].as_array().expect("steps");
+    for step in steps {
+        assert_eq!(step["state"], "held", "{text}\n{}", machine.logs());
+    }
+    assert_eq!((steps.len(), output.status.code()), (6, Some(0)), "{text}");
+    let nvml = steps[3]["says"].as_str().expect("words");
+    assert!(nvml.contains("GeForce GT 1030"), "{nvml}");
+}
+
+#[test]
+fn podman_of_debian_12_has_the_card_by_cdi() {
+    if let Some(why) = cannot(&["podman", "crun", "conmon", "busybox", "unshare", "nsenter"]) {
+        println!("SKIP: {why}");
+        return;
+    }
+    let machine = Engines::new(Path::new("/"), &runc());
+    // Without a spec the test says so, in the doctor's words.
+    let output = machine.output(&["thruway", "container", "test", "--engine", "podman"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("✗ the engine accepts the request") && text.contains("thruway container plan"), "{text}");
+    machine.run(&["thruway", "container", "apply", "--yes", "--engine", "podman"]);
+    with_box(&machine);
+    proved(&machine, &["--engine", "podman"]);
+    let left = machine.run(&["podman", "ps", "--all", "--quiet"]) + &machine.run(&["podman", "images", "--quiet"]);
+    assert_eq!(left.trim(), "", "nothing is left behind");
+}
+
 #[test]
 fn docker_of_debian_12() {
     if let Some(why) = cannot(&["dockerd", "docker", "runc", "busybox", "unshare", "nsenter"]) {
@@ -93,6 +158,116 @@ fn docker_of_debian_12() {
         return;
     }
     docker(&Engines::new(Path::new("/"), &runc()), 20);
+}
+
+/// `docker run --rm --gpus all IMAGE thruway smi`, with the default runtime and without: through thruway's shim, and through
+/// its prestart hook under plain runc.
+fn seed(machine: &Engines, defaults: &[bool]) {
+    machine.run(&["systemctl", "start", "docker.service"]);
+    println!("the seed's line by Docker {}", machine.docker_info()["ServerVersion"].as_str().unwrap_or_default());
+    machine.seed_image();
+    let line = |args: &[&str], command: &[&str]| {
+        machine.tried(&[&["docker", "run", "--rm", "--network", "host"], args, &["seed"], command].concat())
+    };
+    for default in defaults {
+        let default = *default;
+        let mut wish = vec!["thruway", "container", "apply", "--yes", "--engine", "docker", "--runtime", "thruway"];
+        wish.extend(default.then_some("--default-runtime"));
+        machine.run(&wish);
+        with_box(machine);
+        assert_eq!(runtimes(machine).1, if default { "nvidia" } else { "runc" });
+        let table =
+            line(&["--gpus", "all"], &["thruway", "smi"]).unwrap_or_else(|text| panic!("{text}\n{}", machine.logs()));
+        assert!(table.contains("GeForce GT 1030") && table.contains("simulated"), "{table}");
+        if default {
+            println!("{table}");
+        }
+        let bare = line(&[], &["ls", "/dev"]).expect("a container that asks for nothing");
+        assert!(!bare.contains("nvidia"), "{bare}");
+        proved(machine, &["--engine", "docker", "--ask", "gpus"]);
+        machine.run(&["thruway", "undo", "--yes"]);
+    }
+}
+
+/// thruway's own runtime and hook, as the workspace's build has them.
+fn own() -> Result<Programs, String> {
+    let (runtime, hook) = (engines::built("thruway-runtime"), engines::built("thruway-hook"));
+    match (&runtime, &hook) {
+        (Some(_), Some(_)) => Ok(Programs { runtime, hook }),
+        _ => Err("thruway-runtime and thruway-hook are not built (cargo build --workspace)".into()),
+    }
+}
+
+#[test]
+fn the_seeds_line_on_debian_12() {
+    match (cannot(&["dockerd", "docker", "runc", "busybox", "unshare", "nsenter"]), own()) {
+        (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
+        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs), &[true]),
+    }
+}
+
+#[test]
+fn containerd_of_debian_12_has_the_card_by_the_runtime() {
+    match (cannot(&["containerd", "ctr", "runc", "busybox", "unshare", "nsenter"]), own()) {
+        (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
+        (None, Ok(programs)) => {
+            let machine = Engines::new(Path::new("/"), &programs);
+            machine.run(&["systemctl", "start", "containerd.service"]);
+            machine.run(&["thruway", "container", "apply", "--yes", "--engine", "containerd", "--runtime", "thruway"]);
+            with_box(&machine);
+            proved(&machine, &["--engine", "containerd"]);
+            let left = machine.run(&["ctr", "namespaces", "ls", "-q"]);
+            assert!(!left.contains("thruway"), "{left}");
+        }
+    }
+}
+
+#[test]
+fn rootless_podman_has_the_card_by_cdi() {
+    let why = cannot(&["podman", "runc", "newuidmap", "conmon", "setpriv", "busybox", "unshare", "nsenter"]);
+    if let Some(why) = why {
+        println!("SKIP: {why}");
+        return;
+    }
+    let machine = Engines::new(Path::new("/"), &runc());
+    machine.run(&["thruway", "container", "apply", "--yes", "--engine", "podman"]);
+    with_box(&machine);
+    for (path, line) in [
+        ("/etc/passwd", "ann:x:4242:4242::/home/ann:/bin/sh\n"),
+        ("/etc/group", "ann:x:4242:\n"),
+        ("/etc/subuid", "ann:200000:65536\n"),
+        ("/etc/subgid", "ann:200000:65536\n"),
+    ] {
+        let before = machine.read(path).unwrap_or_default();
+        machine.write(path, &(before + line));
+    }
+    machine.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
+    machine.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
+    let ann = [
+        "setpriv",
+        "--reuid",
+        "4242",
+        "--regid",
+        "4242",
+        "--clear-groups",
+        "busybox",
+        "env",
+        "HOME=/home/ann",
+        "USER=ann",
+        "XDG_RUNTIME_DIR=/run/user/4242",
+    ];
+    proved_as(&machine, &ann, &["--engine", "podman"]);
+}
+
+#[test]
+#[ignore = "downloads 150 MB of Debian 13 and sid"]
+fn the_seeds_line_on_newer_ones() {
+    for suite in ["trixie", "sid"] {
+        match (engines::tree(suite, NEWER), own()) {
+            (Err(why), _) | (_, Err(why)) => println!("SKIP: {why}"),
+            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs), &[true]),
+        }
+    }
 }
 
 const NEWER: &[&str] = &["docker.io", "docker-cli", "containerd", "runc", "crun"];

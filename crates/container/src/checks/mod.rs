@@ -1,8 +1,11 @@
 //! The floor's table of checks, in the order of the way: an engine's way to the card, its configuration, the specs,
 //! and what goes round or through them.
 
+mod content;
 mod engine;
+mod running;
 mod specs;
+mod toolkit;
 mod trust;
 
 use model::{Check, Reason, Seen, Verdict};
@@ -18,7 +21,17 @@ pub static CHECKS: &[Check<Facts>] = &[
     specs::BROKEN,
     specs::STALE,
     specs::CONFLICT,
+    content::INCOMPLETE,
+    content::LIBRARIES,
+    content::DIR_UNREAD,
+    content::REFRESH_RACED,
     engine::DEV_CHAR_LINKS,
+    running::LOST_CARD,
+    toolkit::CONFIG_BROKEN,
+    toolkit::MANAGEMENT_KIND,
+    toolkit::LDCONFIG,
+    toolkit::HOOK_FILES,
+    toolkit::SNAP,
     trust::TOOLKIT_VULNERABLE,
     trust::NVIDIA_DOCKER2,
     trust::DEFAULT_RUNTIME,

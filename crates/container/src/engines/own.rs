@@ -1,10 +1,11 @@
 //! thruway's own programs and files among the engines', and what of NVIDIA's stands in their place.
 
+use cdi::unit;
 use machine::{Machine, MachineExt};
 use model::{Digest, Seen};
 
-use super::program;
-use crate::facts::{DropIn, Own};
+use super::{program, written};
+use crate::facts::{DropIn, NvidiaConfig, Own, Written};
 
 /// CRI-O reads the files of its directory in the order of their names, so that ours comes after NVIDIA's 99-nvidia.
 pub const CRIO_DROP_IN: &str = "/etc/crio/crio.conf.d/99-thruway.conf";
@@ -27,8 +28,21 @@ pub(crate) fn own(machine: &dyn Machine) -> Own {
         hook: program(machine, "thruway-hook"),
         bears_runtime: ours("nvidia-container-runtime"),
         bears_hook: ours("nvidia-container-runtime-hook"),
+        program: machine.exists("/usr/bin/thruway"),
+        unit: UNIT_DIRS.iter().map(|dir| format!("{dir}/{}", unit::SERVICE_NAME)).find_map(|path| {
+            let digest = Digest::of(&machine.read(&path).is()?);
+            Some((path, digest))
+        }),
+        wanted: machine
+            .names("/etc/systemd/system/multi-user.target.wants")
+            .iter()
+            .any(|name| name == unit::SERVICE_NAME),
+        rule: RULE_DIRS.iter().any(|dir| machine.exists(&format!("{dir}/{}", unit::RULE_NAME))),
     }
 }
+
+const UNIT_DIRS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+const RULE_DIRS: [&str; 3] = ["/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 
 /// NVIDIA's units that systemd wants at boot.
 pub(crate) fn nvidias_units(machine: &dyn Machine) -> Vec<String> {
@@ -60,4 +74,26 @@ pub(crate) fn hook_files(machine: &dyn Machine) -> Vec<(String, Digest)> {
         }
     }
     found
+}
+
+/// NVIDIA's config.toml: sound by the same reading as thruway's own, and two of its keys with their lines.
+pub(crate) fn nvidias_config(machine: &dyn Machine) -> Written<NvidiaConfig> {
+    written(machine, "/etc/nvidia-container-runtime/config.toml", |bytes| {
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| (1, "is no UTF-8".to_owned()))?;
+        if let Err(says) = oci::settings::Settings::read(&text, oci::settings::Written::Nvidia) {
+            let line = says.split_whitespace().collect::<Vec<_>>().windows(2).find_map(|two| match two {
+                [word, number] if word.eq_ignore_ascii_case("line") => number.trim_end_matches([',', ':']).parse().ok(),
+                _ => None,
+            });
+            return Err((line.unwrap_or(1), says.lines().next().unwrap_or("is no TOML").to_owned()));
+        }
+        let key = |wanted: &str| {
+            (1u32..).zip(text.lines()).find_map(|(number, line)| {
+                let (name, value) = line.split_once('=')?;
+                let value = value.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned();
+                (name.trim() == wanted).then_some((value, number))
+            })
+        };
+        Ok(NvidiaConfig { default_kind: key("default-kind"), ldconfig: key("ldconfig") })
+    })
 }

@@ -24,6 +24,18 @@ const SYSTEMCTL: &str = r#"#!/usr/bin/busybox sh
 # simulated: what docker.service and containerd.service do
 verb=$1; shift; [ "$1" = -- ] && shift; unit=$1
 echo "$verb $unit" >> /var/log/systemctl.log
+refresh=/run/refresh.pid
+case "$verb $unit" in
+  "daemon-reload ") exit 0 ;;
+  "start thruway-cdi-refresh.service"|"restart thruway-cdi-refresh.service")
+    [ -f /etc/systemd/system/thruway-cdi-refresh.service ] || { echo "Failed to $verb $unit: Unit $unit not found." >&2; exit 5; }
+    thruway cdi refresh --watch >> /var/log/refresh.log 2>&1 & echo $! > $refresh
+    for i in $(busybox seq 100); do [ -f /run/cdi/nvidia.com-gpu.json ] && exit 0; busybox sleep 0.05; done
+    busybox cat /var/log/refresh.log >&2; exit 1 ;;
+  "stop thruway-cdi-refresh.service") [ -s $refresh ] && kill $(busybox cat $refresh); exit 0 ;;
+  "is-active thruway-cdi-refresh.service")
+    if [ -s $refresh ] && kill -0 $(busybox cat $refresh) 2>/dev/null; then echo active; exit 0; fi; echo inactive; exit 3 ;;
+esac
 case "$unit" in
   docker.service|docker) program=dockerd; pid=/run/docker.pid; socket=/run/docker.sock ;;
   containerd.service|containerd) program=containerd; pid=/run/containerd.pid; socket=/run/containerd/containerd.sock ;;
@@ -66,6 +78,10 @@ mkdir -p "$R/proc" "$R/sys" "$R/dev" "$R/run" "$R/tmp" "$R/etc" "$R/root"
 # what this machine itself has of these is not the test's
 rm -rf "$R/etc/docker" "$R/etc/cdi" "$R/var/lib/docker" "$R/var/lib/containerd" "$R/var/lib/containers" "$R/var/lib/thruway"
 rm -rf "$R/etc/containers/containers.conf.d"
+# an overlay in an overlay on tmpfs is more than podman's own driver takes
+[ ! -d "$R/etc/containers" ] || printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > "$R/etc/containers/storage.conf"
+# crun does not take this kernel's hybrid cgroups; runc does
+[ ! -d "$R/etc/containers" ] || printf '[engine]\nruntime = "runc"\n' > "$R/etc/containers/containers.conf"
 cp -a "$LAID/usr/." "$R/usr/"; mkdir -p "$R/lib/firmware"
 mount -t proc proc "$R/proc"
 mount -t tmpfs tmpfs "$R/proc/driver"; cp -a "$LAID/proc/driver/." "$R/proc/driver/"
@@ -82,7 +98,8 @@ for one in nvidia0:229 nvidiactl:257 nvidia-uvm:237 nvidia-uvm-tools:259; do
 done
 mount -t tmpfs tmpfs "$R/run"; mount -t tmpfs tmpfs "$R/tmp"; mkdir "$R/run/lock"
 cp /bin/busybox "$R/usr/bin/busybox"
-cp "$THRUWAY" "$R/usr/bin/thruway"
+# one copy a run of the tests: without its debug information it is a tenth
+strip -o "$R/usr/bin/thruway" "$THRUWAY" 2>/dev/null || cp "$THRUWAY" "$R/usr/bin/thruway"
 [ -z "$RUNTIME" ] || cp "$RUNTIME" "$R/usr/bin/thruway-runtime"
 [ -z "$HOOK" ] || cp "$HOOK" "$R/usr/bin/thruway-hook"
 printf '%s' "$SYSTEMCTL" > "$R/usr/bin/systemctl.new"; chmod 755 "$R/usr/bin/systemctl.new"
@@ -156,7 +173,7 @@ impl Engines {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.pid.to_string(), "-m", "-p", "-r", "-w", "--", program]);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("HOME", "/root").env("NO_COLOR", "1").stdin(Stdio::null());
+        command.env("HOME", "/root").env("CONTAINERD_SNAPSHOTTER", "native").env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }
 
@@ -206,6 +223,17 @@ impl Engines {
     pub fn busybox_image(&self) {
         let script = "mkdir -p /tmp/i/bin && cp /usr/bin/busybox /tmp/i/bin/ && cd /tmp/i && for n in sh ls cat env id; do \
                       ln -sf busybox bin/$n; done && busybox tar -c . | docker import - img";
+        self.run(&["busybox", "sh", "-c", script]);
+    }
+
+    /// An image "seed" of thruway, its loader and libraries as this machine has them, and a shell.
+    pub fn seed_image(&self) {
+        let script = "mkdir -p /tmp/s/usr/bin /tmp/s/usr/lib /tmp/s/usr/lib64 /tmp/s/etc /tmp/s/tmp && cd /tmp/s && for n in bin lib \
+                      lib64; do ln -s usr/$n $n; done && cp /usr/bin/busybox /usr/bin/thruway bin/ && for n in sh ls cat env id; do \
+                      ln -sf busybox bin/$n; done && for f in /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6 \
+                      /lib/x86_64-linux-gnu/libgcc_s.so.1 /lib/x86_64-linux-gnu/libm.so.6 /lib/x86_64-linux-gnu/libdl.so.2 \
+                      /lib/x86_64-linux-gnu/libpthread.so.0 /lib/x86_64-linux-gnu/librt.so.1; do d=.${f%/*}; mkdir -p $d; cp -L $f \
+                      $d/; done && busybox tar -c . | docker import - seed";
         self.run(&["busybox", "sh", "-c", script]);
     }
 
