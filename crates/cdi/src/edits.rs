@@ -1,8 +1,11 @@
 //! A driver's files as edits of a container: mounts, and the hook that makes what is no file.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use formats::cdispec::{DeviceNode, Edits, Hook, Mount};
 use machine::{Machine, MachineExt as _};
-use model::{Capability, Seen};
+use model::Capability;
 
 use crate::files::{Library, MULTIARCH, NARROW_DIR};
 use crate::options::{HookWish, Options, Wanted};
@@ -20,6 +23,7 @@ pub(crate) struct Place<'o> {
     root: &'o str,
     hook: Option<String>,
     arm: bool,
+    groups: RefCell<HashMap<String, Option<u32>>>,
 }
 
 /// What is handed to the hook.
@@ -41,7 +45,7 @@ impl<'o> Place<'o> {
             HookWish::Installed => machine.exists(HOOK).then(|| HOOK.to_owned()),
         };
         let root = options.driver_root.as_deref().unwrap_or_default().trim_end_matches('/');
-        Place { options, root, hook, arm: machine.exists("/lib/ld-linux-aarch64.so.1") }
+        Place { options, root, hook, arm: machine.exists("/lib/ld-linux-aarch64.so.1"), groups: RefCell::default() }
     }
 
     pub(crate) fn has_hook(&self) -> bool {
@@ -173,6 +177,15 @@ impl<'o> Place<'o> {
         }
     }
 
+    /// The group that may open a node, where not everybody may.
+    fn group(&self, machine: &dyn Machine, host: &str) -> Option<u32> {
+        if self.options.no_gids {
+            return None;
+        }
+        let stat = machine.stat(host).is()?;
+        (stat.mode & 0o006 != 0o006 && stat.mode & 0o060 != 0 && stat.gid != 0).then_some(stat.gid)
+    }
+
     /// Nodes by path alone, and the groups that may open those that not everybody may.
     pub(crate) fn nodes(&self, machine: &dyn Machine, paths: &[String]) -> Edits {
         let root = self.options.dev_root.as_deref().unwrap_or_default().trim_end_matches('/');
@@ -180,14 +193,14 @@ impl<'o> Place<'o> {
         let mut gids = Vec::new();
         for path in paths {
             let host = format!("{root}{path}");
-            if let Seen::Is(stat) = machine.stat(&host)
-                && !self.options.no_gids
-                && stat.mode & 0o006 != 0o006
-                && stat.mode & 0o060 != 0
-                && stat.gid != 0
-            {
-                gids.push(stat.gid);
-            }
+            // each node stands under several names
+            let known = self.groups.borrow().get(&host).copied();
+            let group = known.unwrap_or_else(|| {
+                let group = self.group(machine, &host);
+                self.groups.borrow_mut().insert(host.clone(), group);
+                group
+            });
+            gids.extend(group);
             let host_path = (!root.is_empty()).then_some(host);
             nodes.push(DeviceNode { path: path.clone(), host_path, ..DeviceNode::default() });
         }

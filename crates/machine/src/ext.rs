@@ -61,6 +61,9 @@ pub trait MachineExt: Machine {
 
     /// The path with every link in it resolved inside the root: `/sys/bus/pci/devices/X` → `/sys/devices/pci…/X`.
     fn resolve(&self, path: &str) -> Seen<String> {
+        if let Some(real) = self.real(path) {
+            return Seen::Is(real);
+        }
         let mut todo: Vec<String> = parts(path).rev().map(str::to_owned).collect();
         let mut done: Vec<String> = Vec::new();
         let mut links = 0;

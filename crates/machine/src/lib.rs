@@ -113,8 +113,18 @@ pub trait Machine: Sync {
     /// A symbolic link's text.
     fn link(&self, path: &str) -> Seen<String>;
 
+    /// The path of what is there with every link resolved, where the machine can say it at once; `None`: ask for each part
+    /// ([`MachineExt::resolve`] does).
+    fn real(&self, _path: &str) -> Option<String> {
+        None
+    }
+
     /// What a shared library says of itself, from a few hundred of its bytes: a driver's are far larger than [`READ_LIMIT`].
+    /// Of a name that is itself a link: `Unreadable`, [`Reason::BadLink`].
     fn library(&self, path: &str) -> Seen<SharedObject> {
+        if self.link(path).is_there() {
+            return Seen::Unreadable(Reason::BadLink);
+        }
         self.read(path).and_then(|bytes| described(elfso::parse(&bytes)))
     }
 

@@ -29,6 +29,16 @@ pub struct Root {
     /// A simulated machine's device nodes, by path: they are recorded in `SIM_DIR/devices.json`, since nobody but
     /// root can make real ones. Read once: a tree that a simulated boot has changed is opened again.
     devices: OnceLock<BTreeMap<String, Stat>>,
+    /// The root's own path as the kernel has it; `None` where /proc does not tell.
+    real_path: OnceLock<Option<String>>,
+}
+
+/// An open file's path, links resolved: proc(5), /proc/PID/fd.
+fn named(fd: &OwnedFd) -> Option<String> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let name = rustix::fs::readlink(path, Vec::new()).ok()?;
+    name.into_string().ok().filter(|name| name.starts_with('/'))
 }
 
 impl Root {
@@ -49,7 +59,7 @@ impl Root {
     fn open(path: &Path, kind: Kind) -> std::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Root { dir, path: path.to_owned(), kind, devices: OnceLock::new() })
+        Ok(Root { dir, path: path.to_owned(), kind, devices: OnceLock::new(), real_path: OnceLock::new() })
     }
 
     /// The directory that is this machine's `/`.
@@ -75,6 +85,14 @@ impl Root {
     }
 
     fn meta(&self, path: &str, flags: OFlags) -> Seen<Stat> {
+        if self.kind == Kind::Live {
+            let nofollow = flags.contains(OFlags::NOFOLLOW);
+            let flags = if nofollow { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
+            return match rustix::fs::statat(&self.dir, inside(path), flags) {
+                Ok(stat) => Seen::Is(from_stat(&stat)),
+                Err(errno) => from_errno(errno),
+            };
+        }
         let fd = match self.at(path, OFlags::PATH | flags) {
             Ok(fd) => fd,
             Err(errno) => return from_errno(errno),
@@ -263,6 +281,13 @@ impl Machine for Root {
     }
 
     fn link(&self, path: &str) -> Seen<String> {
+        if self.kind == Kind::Live {
+            return match rustix::fs::readlinkat(&self.dir, inside(path), Vec::new()) {
+                Ok(target) => Seen::Is(target.to_string_lossy().into_owned()),
+                Err(Errno::INVAL) => Seen::Absent,
+                Err(errno) => from_errno(errno),
+            };
+        }
         let fd = match self.at(path, OFlags::PATH | OFlags::NOFOLLOW) {
             Ok(fd) => fd,
             Err(errno) => return from_errno(errno),
@@ -275,8 +300,25 @@ impl Machine for Root {
         }
     }
 
+    fn real(&self, path: &str) -> Option<String> {
+        // "..": text and links may mean different places by it, and the parts are walked as text has it
+        if path.contains("..") {
+            return None;
+        }
+        let fd = self.at(path, OFlags::PATH).ok()?;
+        let root = self.real_path.get_or_init(|| named(&self.dir)).as_deref()?;
+        let name = named(&fd)?;
+        let inside = if root == "/" { name } else { name.strip_prefix(root)?.to_owned() };
+        match inside.as_str() {
+            "" => Some("/".to_owned()),
+            // unlinked since, or of another mount namespace
+            path if !path.starts_with('/') || path.ends_with(" (deleted)") => None,
+            _ => Some(inside),
+        }
+    }
+
     fn library(&self, path: &str) -> Seen<SharedObject> {
-        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+        let fd = match self.at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW) {
             Ok(fd) => fd,
             Err(errno) => return from_errno(errno),
         };
@@ -285,10 +327,17 @@ impl Machine for Root {
             Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
             Err(errno) => return from_errno(errno),
         }
+        let mut head: Option<(usize, Vec<u8>)> = None;
         crate::described(elfso::read(&mut |offset, most| {
+            // a file that ends in its head was read whole
+            if let Some((_, bytes)) = head.as_ref().filter(|(asked, bytes)| bytes.len() < *asked) {
+                let start = usize::try_from(offset).ok()?;
+                return bytes.get(start..(start + most).min(bytes.len())).map(<[u8]>::to_vec);
+            }
             let mut bytes = vec![0; most];
             let read = rustix::io::pread(&fd, bytes.as_mut_slice(), offset).ok()?;
             bytes.truncate(read);
+            head.get_or_insert_with(|| (most, bytes.clone()));
             Some(bytes)
         }))
     }

@@ -41,6 +41,22 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// `thruway cdi …` alone: a runtime may run it for a container that waits, and the whole grammar takes longer to build than a spec.
+#[derive(Parser, Debug)]
+#[command(
+    name = "thruway cdi",
+    bin_name = "thruway cdi",
+    version,
+    subcommand_required = true,
+    disable_help_subcommand = true
+)]
+pub struct CdiCli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: CdiVerb,
+}
+
 #[derive(Args, Debug, Clone, Default)]
 pub struct Global {
     /// Look at (and change) the machine whose root file system is this directory

@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
+use cli::{CdiCli, Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -50,7 +50,7 @@ const FOUND: u8 = 1;
 const BLIND: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parsed();
     anstream::ColorChoice::write_global(match cli.global.color {
         Color::Auto => anstream::ColorChoice::Auto,
         Color::Always => anstream::ColorChoice::AlwaysAnsi,
@@ -64,6 +64,17 @@ fn main() -> ExitCode {
             let _ = writeln!(anstream::stderr(), "{} {}", paint::paint(paint::Tone::Bad, "thruway:"), chain(&error));
             ExitCode::from(BLIND)
         }
+    }
+}
+
+fn parsed() -> Cli {
+    let mut words = std::env::args_os();
+    match words.nth(1) {
+        Some(word) if word == "cdi" && words.len() > 0 => {
+            let CdiCli { global, verb } = CdiCli::parse_from(std::iter::once("thruway cdi".into()).chain(words));
+            Cli { global, command: Command::Cdi { verb } }
+        }
+        _ => Cli::parse(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use formats::ldsocache::{Arch, Cache};
 use machine::{Machine, MachineExt as _};
+use model::{Reason, Seen};
 
 use super::{DriverFiles, Library, real};
 
@@ -141,6 +142,10 @@ pub(super) fn find(
     let narrow = cached.narrow.iter().map(String::as_str).chain(NARROW);
     let mut found_in = Vec::new();
     for (dir, guess) in wide.map(|dir| (dir, false)).chain(narrow.map(|dir| (dir, true))) {
+        let names = machine.names(dir);
+        if names.is_empty() {
+            continue;
+        }
         let Some(dir) = machine.resolve(dir).is() else { continue };
         if !dirs.insert(dir.clone()) {
             continue;
@@ -149,10 +154,6 @@ pub(super) fn find(
         let guess =
             guess || (dir == "/usr/lib" && !found.libraries.is_empty() && found_in.contains(&"/usr/lib64".to_owned()));
         let before = found.libraries.len();
-        let names = machine.names(&dir);
-        if names.is_empty() {
-            continue;
-        }
         let has_vdpau = names.iter().any(|name| name == "vdpau");
         libraries_in(machine, &dir, &names, None, guess, version, &mut taken, found);
         if has_vdpau {
@@ -207,13 +208,18 @@ fn libraries_in(
         files.insert(stem, name);
     }
     for (stem, file) in files {
-        let told = machine.library(&format!("{dir}/{file}")).is();
+        let mut path = format!("{dir}/{file}");
+        let mut told = machine.library(&path);
+        if matches!(told, Seen::Unreadable(Reason::BadLink)) {
+            path = machine.resolve(&path).is().unwrap_or(path);
+            told = machine.library(&path);
+        }
+        let told = told.is();
         let narrow = told.as_ref().map_or(guess, |object| object.narrow());
         let known = if narrow { &mut taken.narrow } else { &mut taken.wide };
         if !known.insert(file.to_owned()) {
             continue;
         }
-        let path = real(machine, dir, file);
         let mut wanted = vec![file.to_owned()];
         match told {
             Some(object) => wanted.extend(object.soname),

@@ -52,8 +52,9 @@ pub enum TransformVerb {
 #[derive(Args, Debug, Clone)]
 pub struct RootArgs {
     /// The directory that paths are below now
+    // of the name and type of the global one, in whose place it stands here: no machine is looked at
     #[arg(long, value_name = "DIR", default_value = "/")]
-    pub from: String,
+    pub from: PathBuf,
     /// The directory that they are to be below
     #[arg(long, value_name = "DIR")]
     pub to: String,

@@ -197,7 +197,7 @@ fn move_root(args: &RootArgs) -> anyhow::Result<u8> {
     };
     let mut spec = cdispec::parse(&bytes, form).with_context(|| format!("{} is no CDI spec", args.input))?;
     let side = if args.relative_to == RelativeTo::Host { Side::Host } else { Side::Container };
-    transform::root(&mut spec, &args.from, &args.to, side);
+    transform::root(&mut spec, &args.from.to_string_lossy(), &args.to, side);
     if args.output == "-" {
         say(&printed(&spec, form)?)?;
     } else {
