@@ -24,7 +24,7 @@ fn program(name: &str) -> String {
 /// A bundle at /bundle that sleeps, with a spec in /etc/cdi.
 fn bundle(machine: &Systemd, change: impl FnOnce(&mut Value)) {
     let made = machine.run(
-        "mkdir -p /bundle/rootfs/bin /bundle/rootfs/dev /bundle/rootfs/proc /bundle/rootfs/sys /etc/cdi && \
+        "rm -rf /etc/cdi; mkdir -p /bundle/rootfs/bin /bundle/rootfs/dev /bundle/rootfs/proc /bundle/rootfs/sys /etc/cdi && \
          cp /bin/busybox /bundle/rootfs/bin/ && cd /bundle && rm -f config.json && runc spec",
     );
     assert_eq!(made, "");
