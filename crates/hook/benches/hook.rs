@@ -1,6 +1,11 @@
 //! One run of the hook on a Debian-like image with a driver's sixty libraries, beside /bin/true in the same run.
 //! `cargo bench -p thruway-hook` (a release build). Prints milliseconds, the difference, binary size and peak memory.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench builds trees and runs programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "a bench builds trees and runs programs"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -423,3 +423,6 @@ fn is_musl_alone(root: &Root, family: Family) -> std::result::Result<bool, RootE
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;
