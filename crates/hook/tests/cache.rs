@@ -50,9 +50,9 @@ fn tree(random: &mut Random, root: &Path) {
         conf.push_str(include);
     }
     for dir in inline {
-        conf.push_str(*random.pick(&["", "  "]));
+        conf.push_str(random.pick::<&str>(&["", "  "]));
         conf.push_str(dir);
-        conf.push_str(*random.pick(&["\n", "/\n", " # here\n", "\t\n"]));
+        conf.push_str(random.pick::<&str>(&["\n", "/\n", " # here\n", "\t\n"]));
     }
     if !conf.contains("include") {
         conf.push_str(include);
