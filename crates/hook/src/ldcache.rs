@@ -84,11 +84,11 @@ pub fn update(
     report.warnings.extend(conf.warnings.iter().cloned());
     let (places, new) = places(root, family, &conf, options, compat);
     drop_in(root, &conf, &new, report)?;
-    let old = root.read(CACHE, CACHE_FILE)?;
+    let old = root.read_dated(CACHE, CACHE_FILE)?;
     let (bytes, skipped) =
         build(&Asked { root, family, options, compat: compat.is_some() }, places, listed, old.as_ref());
     report.warnings.extend(skipped);
-    if old.is_some_and(|(old, _)| old == bytes) {
+    if old.is_some_and(|(old, _, _)| old == bytes) {
         return Ok(());
     }
     let done = root.make_dir("/etc", false).and_then(|dir| root.write(&dir, "ld.so.cache", &bytes, 0o644));
@@ -179,12 +179,12 @@ fn build(
     asked: &Asked<'_, '_>,
     places: Vec<Place>,
     listed: &mut Listed,
-    old: Option<&(Vec<u8>, bool)>,
+    old: Option<&(Vec<u8>, bool, (i64, u64))>,
 ) -> (Vec<u8>, Vec<String>) {
     let Asked { root, compat, .. } = *asked;
-    let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| View::parse(bytes).ok()).filter(is_small);
-    let combined = old.is_some_and(|(bytes, _)| bytes.starts_with(b"ld.so-1.7.0"));
-    let written = root.changed(CACHE).unwrap_or((i64::MIN, 0));
+    let sound = old.filter(|(_, whole, _)| *whole).and_then(|(bytes, _, _)| View::parse(bytes).ok()).filter(is_small);
+    let combined = old.is_some_and(|(bytes, _, _)| bytes.starts_with(b"ld.so-1.7.0"));
+    let written = old.map_or((i64::MIN, 0), |(_, _, written)| *written);
     let old = sound.unwrap_or_default();
     let of = owners(root, &old, &places);
     let trust: Vec<Trust> = places

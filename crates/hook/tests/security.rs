@@ -334,7 +334,6 @@ fn cve_2024_0137_the_hook_gives_up_what_it_does_not_need() {
     if is_root() {
         let sets = before.lines().rev().find(|line| line.contains("capset(")).expect("capabilities are dropped");
         assert!(sets.contains("effective=1<<CAP_DAC_OVERRIDE, permitted=1<<CAP_DAC_OVERRIDE, inheritable=0"), "{sets}");
-        assert!(before.matches("PR_CAPBSET_DROP").count() > 30, "the bounding set is emptied");
     }
     // nothing of the image has been opened before that but its root
     let opened: Vec<&str> = before.lines().filter(|line| line.contains("openat2(")).collect();
