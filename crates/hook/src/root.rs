@@ -74,6 +74,15 @@ pub struct File {
     pub stat: Stat,
 }
 
+/// What was read of a file.
+pub struct Content {
+    pub bytes: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
+    /// Seconds and nanoseconds.
+    pub written: (i64, u64),
+}
+
 fn resolve() -> ResolveFlags {
     ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
 }
@@ -213,14 +222,14 @@ impl<'a> Root<'a> {
 
     /// At most `limit` bytes of a regular file, and whether that was all. None where there is none.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<(Vec<u8>, bool)>> {
-        Ok(self.read_dated(path, limit)?.map(|(bytes, whole, _)| (bytes, whole)))
+        Ok(self.read_dated(path, limit)?.map(|content| (content.bytes, content.whole)))
     }
 
-    /// As `read`, and when it was last written: seconds and nanoseconds.
-    pub fn read_dated(&self, path: &str, limit: u64) -> Result<Option<(Vec<u8>, bool, (i64, u64))>> {
+    /// As `read`, and when it was last written.
+    pub fn read_dated(&self, path: &str, limit: u64) -> Result<Option<Content>> {
         let Some(file) = self.open_file(path)? else { return Ok(None) };
         let (bytes, whole) = file.read(limit).map_err(|cause| failed("read", path, cause))?;
-        Ok(Some((bytes, whole, (file.stat.st_mtime, file.stat.st_mtime_nsec))))
+        Ok(Some(Content { bytes, whole, written: (file.stat.st_mtime, file.stat.st_mtime_nsec) }))
     }
 
     /// Whether something is there, links followed inside the root.
