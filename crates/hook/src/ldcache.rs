@@ -16,7 +16,7 @@ use formats::ldsocache::{EntryView, View};
 use crate::elf::Family;
 use crate::ldconf::{self, CONF, Conf, DROP_INS, OWN, OWN_COMPAT};
 use crate::links::Listed;
-use crate::root::{CACHE_FILE, Dir, Result, Root, RootError, SMALL_FILE, split};
+use crate::root::{CACHE_FILE, Content, Dir, Result, Root, RootError, SMALL_FILE, split};
 use crate::{Options, Report};
 use scan::{Found, Known};
 
@@ -84,11 +84,11 @@ pub fn update(
     report.warnings.extend(conf.warnings.iter().cloned());
     let (places, new) = places(root, family, &conf, options, compat);
     drop_in(root, &conf, &new, report)?;
-    let old = root.read(CACHE, CACHE_FILE)?;
+    let old = root.read_dated(CACHE, CACHE_FILE)?;
     let (bytes, skipped) =
         build(&Asked { root, family, options, compat: compat.is_some() }, places, listed, old.as_ref());
     report.warnings.extend(skipped);
-    if old.is_some_and(|(old, _)| old == bytes) {
+    if old.is_some_and(|old| old.bytes == bytes) {
         return Ok(());
     }
     let done = root.make_dir("/etc", false).and_then(|dir| root.write(&dir, "ld.so.cache", &bytes, 0o644));
@@ -179,12 +179,12 @@ fn build(
     asked: &Asked<'_, '_>,
     places: Vec<Place>,
     listed: &mut Listed,
-    old: Option<&(Vec<u8>, bool)>,
+    old: Option<&Content>,
 ) -> (Vec<u8>, Vec<String>) {
     let Asked { root, compat, .. } = *asked;
-    let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| View::parse(bytes).ok()).filter(is_small);
-    let combined = old.is_some_and(|(bytes, _)| bytes.starts_with(b"ld.so-1.7.0"));
-    let written = root.changed(CACHE).unwrap_or((i64::MIN, 0));
+    let sound = old.filter(|old| old.whole).and_then(|old| View::parse(&old.bytes).ok()).filter(is_small);
+    let combined = old.is_some_and(|old| old.bytes.starts_with(b"ld.so-1.7.0"));
+    let written = old.map_or((i64::MIN, 0), |old| old.written);
     let old = sound.unwrap_or_default();
     let of = owners(root, &old, &places);
     let trust: Vec<Trust> = places
@@ -423,3 +423,6 @@ fn is_musl_alone(root: &Root, family: Family) -> std::result::Result<bool, RootE
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,15 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 /// Files of the image may be anyone's; nothing else that root can do is needed for links and the cache.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 
-/// No new privileges, an empty bounding set, and of the capabilities only [`KEPT`], where it is there. Errors are passed
-/// over: who has nothing to give up may not be allowed to.
+/// No new privileges, and of the capabilities only [`KEPT`], where it is there. The bounding set is of meaning at an execve
+/// alone: it is emptied where no filter will forbid that. Errors are passed over: who has nothing to give up may not be
+/// allowed to.
 pub fn drop_capabilities() {
     let _ = rustix::thread::set_no_new_privs(true);
-    for capability in CapabilitySet::all().iter() {
-        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    if rustix::thread::secure_computing_mode().is_err() {
+        for capability in CapabilitySet::all().iter() {
+            let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+        }
     }
     let _ = rustix::thread::clear_ambient_capability_set();
     if let Ok(have) = rustix::thread::capabilities(None) {

@@ -74,6 +74,15 @@ pub struct File {
     pub stat: Stat,
 }
 
+/// What was read of a file.
+pub struct Content {
+    pub bytes: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
+    /// Seconds and nanoseconds.
+    pub written: (i64, u64),
+}
+
 fn resolve() -> ResolveFlags {
     ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
 }
@@ -213,8 +222,14 @@ impl<'a> Root<'a> {
 
     /// At most `limit` bytes of a regular file, and whether that was all. None where there is none.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<(Vec<u8>, bool)>> {
+        Ok(self.read_dated(path, limit)?.map(|content| (content.bytes, content.whole)))
+    }
+
+    /// As `read`, and when it was last written.
+    pub fn read_dated(&self, path: &str, limit: u64) -> Result<Option<Content>> {
         let Some(file) = self.open_file(path)? else { return Ok(None) };
-        file.read(limit).map(Some).map_err(|cause| failed("read", path, cause))
+        let (bytes, whole) = file.read(limit).map_err(|cause| failed("read", path, cause))?;
+        Ok(Some(Content { bytes, whole, written: (file.stat.st_mtime, file.stat.st_mtime_nsec) }))
     }
 
     /// Whether something is there, links followed inside the root.
@@ -230,12 +245,6 @@ impl<'a> Root<'a> {
     pub fn identity_of(&self, path: &str) -> Option<(u64, u64)> {
         let stat = fstat(self.open(path, OFlags::PATH, ResolveFlags::empty()).ok()?, path).ok()?;
         Some((stat.st_dev, stat.st_ino))
-    }
-
-    /// When what a path leads to was last written: seconds and nanoseconds.
-    pub fn changed(&self, path: &str) -> Option<(i64, u64)> {
-        let stat = fstat(self.open(path, OFlags::PATH, ResolveFlags::empty()).ok()?, path).ok()?;
-        Some((stat.st_mtime, stat.st_mtime_nsec))
     }
 
     /// A descriptor that names a regular file (O_PATH), if no link is on the way to it.

@@ -1,5 +1,10 @@
 //! The loader's cache against the real ldconfig and the real loader.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "tests build trees and run programs"
+)]
 
 mod common;
 
@@ -45,9 +50,9 @@ fn tree(random: &mut Random, root: &Path) {
         conf.push_str(include);
     }
     for dir in inline {
-        conf.push_str(*random.pick(&["", "  "]));
+        conf.push_str(random.pick::<&str>(&["", "  "]));
         conf.push_str(dir);
-        conf.push_str(*random.pick(&["\n", "/\n", " # here\n", "\t\n"]));
+        conf.push_str(random.pick::<&str>(&["\n", "/\n", " # here\n", "\t\n"]));
     }
     if !conf.contains("include") {
         conf.push_str(include);

@@ -1,21 +1,28 @@
 //! The published CVEs of NVIDIA's container toolkit as attacks by an image on this hook: directly, and in containers by the
 //! real runc and crun. A canary tree outside of the root sees every look (inotify) and every change.
 //!
-//! Each of these was seen red with one protection taken out: without RESOLVE_IN_ROOT the links and races reach the canary,
-//! with a dynamically linked hook LD_PRELOAD does, without O_EXCL and the rename the written files do.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+//! Each was seen red with a protection taken out. Names opened below the descriptor without RESOLVE_IN_ROOT: 0132, 0133, 0134,
+//! 0135, 23359, 23267, 24260. A program run: 0135. Names opened before it is known what they are: 0136 (it waits for ever).
+//! Privileges kept: 0137. A hook that is linked dynamically: 23266 and 0135. With absolute names and no RESOLVE_IN_ROOT the
+//! hook refuses all work, for it takes the machine's root for what it is.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "tests build trees and run programs"
+)]
 
 mod common;
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bundle::{Bundle, Watch};
-use common::{Elf, is_root, link, program, put, root_of, run, scratch};
+use common::{Elf, is_root, link, program, put, root_of, run};
 use hook::{Link, Options};
 
 fn said(output: &Output) -> String {
@@ -327,7 +334,6 @@ fn cve_2024_0137_the_hook_gives_up_what_it_does_not_need() {
     if is_root() {
         let sets = before.lines().rev().find(|line| line.contains("capset(")).expect("capabilities are dropped");
         assert!(sets.contains("effective=1<<CAP_DAC_OVERRIDE, permitted=1<<CAP_DAC_OVERRIDE, inheritable=0"), "{sets}");
-        assert!(before.matches("PR_CAPBSET_DROP").count() > 30, "the bounding set is emptied");
     }
     // nothing of the image has been opened before that but its root
     let opened: Vec<&str> = before.lines().filter(|line| line.contains("openat2(")).collect();
@@ -502,94 +508,4 @@ fn cve_2026_24260_races_between_a_name_and_its_use() {
     let link = Link { target: "x".into(), link: format!("{up}/libcuda.so.1"), dangling: true };
     let options = Options { links: vec![link], folders: vec![up], ..Options::default() };
     race("24260, dots", &bundle, "opt/a/b", "opt/z", &options, 1000);
-}
-
-/// The guard: the file that is covered is replaced by a link, or the way to it is.
-#[test]
-fn params_behind_a_link_are_not_covered() {
-    for (place, target) in [("/proc/driver/nvidia/params", "params"), ("/proc/driver/nvidia", ""), ("/proc/driver", "")]
-    {
-        let bundle = Bundle::whole();
-        let aim = bundle.canary.join(target);
-        link(&bundle.root, place, &aim.display().to_string());
-        let watch = Watch::on(&bundle.canary);
-        let output = bundle.direct().output().expect("the hook starts");
-        assert!(!output.status.success(), "{place}: {}", said(&output));
-        watch.untouched(place);
-    }
-}
-
-/// The guard at work: in a mount namespace of the test's own, a copy that says 0 lies over the file, read-only.
-#[test]
-fn params_are_covered_by_a_copy_that_cannot_be_written() {
-    if !is_root() {
-        return println!("SKIP: needs root for mounts");
-    }
-    let bundle = Bundle::whole();
-    put(&bundle.root, "/proc/driver/nvidia/params", "A: 1\nModifyDeviceFiles: 1\nB: 2\n");
-    let direct = bundle.direct();
-    let words: Vec<String> = direct.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-    let script = format!(
-        "set -e; {hook} \"$@\" < {state}; cat {file}; if echo x > {file}; then echo written; fi; \
-         mount -o remount,bind,rw {file} 2>/dev/null || true; if echo x > {file}; then echo written; fi; \
-         grep -c {file} /proc/self/mountinfo; {hook} \"$@\" < {state}; grep -c {file} /proc/self/mountinfo",
-        hook = common::bundle::HOOK,
-        state = bundle.dir.path().join("state").display(),
-        file = bundle.root.join("proc/driver/nvidia/params").display(),
-    );
-    let output =
-        Command::new("unshare").args(["--mount", "sh", "-c", &script, "sh"]).args(words).output().expect("unshare");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(text, "A: 1\nModifyDeviceFiles: 0\nB: 2\n1\n1\n", "{}", said(&output));
-    let own = std::fs::read_to_string(bundle.root.join("proc/driver/nvidia/params")).expect("the file under it");
-    assert!(own.contains("ModifyDeviceFiles: 1"), "the file itself is as it was");
-}
-
-/// The user's own mounts in the container are not written: a bind of the machine's /etc stays as it is.
-#[test]
-fn what_the_user_mounted_is_left_alone() {
-    if !is_root() {
-        return println!("SKIP: needs root for mounts");
-    }
-    let bundle = Bundle::whole();
-    let watch = Watch::on(&bundle.canary.join("etc"));
-    let direct = bundle.direct();
-    let words: Vec<String> = direct.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-    let script = format!(
-        "mount --bind {canary} {etc} && {hook} \"$@\" < {state}",
-        canary = bundle.canary.join("etc").display(),
-        etc = bundle.root.join("etc").display(),
-        hook = common::bundle::HOOK,
-        state = bundle.dir.path().join("state").display(),
-    );
-    let output =
-        Command::new("unshare").args(["--mount", "sh", "-c", &script, "sh"]).args(words).output().expect("unshare");
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("it is left as it is"), "{}", said(&output));
-    let names = std::fs::read_dir(bundle.canary.join("etc")).expect("the canary").count();
-    assert_eq!(names, 2, "nothing was made there");
-    let cache = std::fs::read(bundle.canary.join("etc/ld.so.cache")).expect("the canary's");
-    assert_eq!(cache, b"the host's cache");
-    drop(watch);
-}
-
-/// A root that is the machine's own is refused, and so is a state that is none.
-#[test]
-fn the_machines_own_root_is_no_containers() {
-    let scratch = scratch();
-    put(scratch.path(), "config.json", r#"{"root":{"path":"/"}}"#);
-    for state in [
-        format!("{{\"bundle\":{:?}}}", scratch.path()),
-        "{}".to_owned(),
-        "{\"bundle\":\"x\"}".to_owned(),
-        String::new(),
-    ] {
-        put(scratch.path(), "state", &state);
-        let mut command = Command::new(common::bundle::HOOK);
-        command.args(["create-container", "--folder", "/usr/lib"]);
-        command.stdin(std::fs::File::open(scratch.path().join("state")).expect("the state"));
-        let output = command.output().expect("the hook starts");
-        assert_eq!(output.status.code(), Some(1), "{state}: {}", said(&output));
-    }
-    let _: PathBuf = scratch.path().into();
 }
