@@ -1,6 +1,11 @@
 //! One run of the hook on a Debian-like image with a driver's sixty libraries, beside /bin/true in the same run.
 //! `cargo bench -p thruway-hook` (a release build). Prints milliseconds, the difference, binary size and peak memory.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench builds trees and runs programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "a bench builds trees and runs programs"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -95,10 +100,15 @@ fn main() {
         times[4].push(time(hook(&["--version".to_owned()])));
     }
     let (_, empty) = middle(times[0].clone());
-    let names = ["/bin/true", "the hook, a new container", "again (a restart)", "an image without a cache", "--version"];
+    let names =
+        ["/bin/true", "the hook, a new container", "again (a restart)", "an image without a cache", "--version"];
     for (name, times) in names.iter().zip(times) {
         let (least, median) = middle(times);
-        println!("{name:28} least {least:.2} median {median:.2} ms, {:.2} x, {:+.2} ms", median / empty, median - empty);
+        println!(
+            "{name:28} least {least:.2} median {median:.2} ms, {:.2} x, {:+.2} ms",
+            median / empty,
+            median - empty
+        );
     }
     println!("binary: {} KiB", std::fs::metadata(HOOK).expect("the hook").len() >> 10);
     fresh();

@@ -119,7 +119,7 @@ fn find(root: &Root, path: &str, report: &mut Report) -> Option<Compat> {
         name.kind == FileType::RegularFile && version.is_some_and(|version| version.contains('.'))
     });
     let (name, None) = (files.next()?, files.next()) else { return None };
-    let file = root.open_in(&dir, name).ok()??;
+    let file = root.open_in(&dir, &name.name, name.kind).ok()??;
     // one of another processor, or no library at all, helps nobody
     elf::library(&file, Family::here())?;
     let version = name.name.strip_prefix("libcuda.so.")?.to_owned();

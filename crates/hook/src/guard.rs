@@ -127,4 +127,42 @@ mod tests {
         assert_eq!(without_modifying(wanted), None);
         assert_eq!(without_modifying(b""), None);
     }
+
+    /// Both ways to the mount, the one of Linux 6.15 and the one of before, seen in a mount namespace of the test's own.
+    #[test]
+    fn the_copy_is_a_file_that_nobody_writes() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP: needs root for mounts");
+            return;
+        }
+        type Make = fn() -> rustix::io::Result<OwnedFd>;
+        let older: Make = || {
+            let tmpfs = memory()?;
+            fill(&tmpfs, b"ModifyDeviceFiles: 0\n")?;
+            clone_attached(&tmpfs)
+        };
+        for make in [|| detached(b"ModifyDeviceFiles: 0\n"), older] {
+            let target = tempfile::NamedTempFile::new().expect("a file");
+            let mounts = || std::fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts").lines().count();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // SAFETY: as in `clone_attached`; the thread ends with the closure.
+                    #[allow(unsafe_code, reason = "a namespace for the test")]
+                    unsafe {
+                        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS).expect("a namespace");
+                    }
+                    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+                        .expect("private");
+                    let before = mounts();
+                    let clone = make().expect("a mount");
+                    assert_eq!(mounts(), before, "it is in no place yet");
+                    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                    rustix::mount::move_mount(&clone, "", CWD, target.path(), flags).expect("moved");
+                    assert_eq!(std::fs::read_to_string(target.path()).expect("read"), "ModifyDeviceFiles: 0\n");
+                    let written = std::fs::write(target.path(), "x").expect_err("read-only");
+                    assert_eq!(written.raw_os_error(), Some(Errno::ROFS.raw_os_error()));
+                });
+            });
+        }
+    }
 }

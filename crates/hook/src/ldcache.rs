@@ -2,32 +2,49 @@
 //!
 //! Reading every library of an image costs milliseconds, and its own ldconfig has done it. So what a sound cache says of a
 //! directory is taken over where the directory is not newer than the cache: it is data for the container's own loader, and
-//! what a lie in it does, the image could do in any other way. The driver's folders are always listed, and what the cache
-//! does not know there is read. Without a sound cache every directory is read, in ldconfig's order.
+//! what a lie in it does, the image could do in any other way. The driver's folders are listed, and what the cache does
+//! not know there is read, but where the spec's links name the libraries and the image's loader searches the folder by
+//! itself (Debian's multiarch directory): a library that no link names is found there by its file's name. Without a sound
+//! cache every directory is read, in ldconfig's order.
 
 mod scan;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
-use formats::ldsocache::{Cache, Entry};
+use formats::ldsocache::{EntryView, View};
 
 use crate::elf::Family;
 use crate::ldconf::{self, CONF, Conf, DROP_INS, OWN, OWN_COMPAT};
-use crate::root::{CACHE_FILE, Dir, Result, Root, RootError, SMALL_FILE};
+use crate::links::Listed;
+use crate::root::{CACHE_FILE, Dir, Result, Root, RootError, SMALL_FILE, split};
 use crate::{Options, Report};
 use scan::{Found, Known};
 
 pub const CACHE: &str = "/etc/ld.so.cache";
+/// Images with Debian's directories have it.
+const DEBIAN: &str = "/etc/debian_version";
 /// Entries of one cache.
 const ENTRIES: usize = 1 << 16;
 /// Libraries that are read in one run.
 const READS: usize = 20_000;
+/// Directories of a cache's entries.
+const PARENTS: usize = 1024;
 
 /// A directory of libraries in the container's order of search.
 struct Place {
     dir: Dir,
     identity: (u64, u64),
-    folder: bool,
+    /// The driver's folder, as the options call it.
+    folder: Option<String>,
+}
+
+/// What a cache is made for.
+pub struct Asked<'a, 'b> {
+    pub root: &'a Root<'b>,
+    pub family: Family,
+    pub options: &'a Options,
+    /// The first place is that of compatibility libraries.
+    pub compat: bool,
 }
 
 /// What is taken over of an image's cache for one directory.
@@ -41,12 +58,24 @@ enum Trust {
     None,
 }
 
+/// Whether a folder needs no listing where the image has a sound cache: see above.
+pub fn is_told(root: &Root, options: &Options, folder: &str) -> bool {
+    let target = Family::here().multiarch();
+    let own = [format!("/usr/lib/{target}"), format!("/lib/{target}")].iter().any(|own| own == folder);
+    let links = || options.links.iter().any(|link| split(&link.link).is_some_and(|(parent, _)| parent == folder));
+    own && options.driver.is_some() && links() && root.is_there(DEBIAN).unwrap_or(false)
+}
+
 /// Brings cache, drop-in and musl's path up to date. `compat`: the directory of forward compatibility libraries, if they
 /// are to be used; it comes first.
-pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut Report) -> Result<()> {
+pub fn update(
+    root: &Root,
+    options: &Options,
+    compat: Option<&str>,
+    listed: &mut Listed,
+    report: &mut Report,
+) -> Result<()> {
     let family = Family::here();
-    root.sweep("/etc");
-    root.sweep(DROP_INS);
     musl(root, family, options, report)?;
     if is_musl_alone(root, family)? {
         return Ok(());
@@ -56,7 +85,8 @@ pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut
     let (places, new) = places(root, family, &conf, options, compat);
     drop_in(root, &conf, &new, report)?;
     let old = root.read(CACHE, CACHE_FILE)?;
-    let (bytes, skipped) = build(root, family, places, options.driver.as_deref(), compat.is_some(), old.as_ref());
+    let (bytes, skipped) =
+        build(&Asked { root, family, options, compat: compat.is_some() }, places, listed, old.as_ref());
     report.warnings.extend(skipped);
     if old.is_some_and(|(old, _)| old == bytes) {
         return Ok(());
@@ -69,7 +99,10 @@ pub fn update(root: &Root, options: &Options, compat: Option<&str>, report: &mut
 pub fn fresh(root: &Root, family: Family) -> Vec<u8> {
     let conf = ldconf::read(root);
     let (places, _) = places(root, family, &conf, &Options::default(), None);
-    build(root, family, places, None, false, None).0
+    {
+        let asked = Asked { root, family, options: &Options::default(), compat: false };
+        build(&asked, places, &mut Listed::default(), None).0
+    }
 }
 
 /// Done, left alone with a warning, or an error.
@@ -92,7 +125,7 @@ fn places(
     compat: Option<&str>,
 ) -> (Vec<Place>, Vec<String>) {
     let target = family.multiarch();
-    let debian = root.is_there("/etc/debian_version").unwrap_or(false);
+    let debian = root.is_there(DEBIAN).unwrap_or(false);
     // what ldconfig adds unasked
     let system: Vec<String> = if debian {
         vec![format!("/lib/{target}"), format!("/usr/lib/{target}"), "/lib".into(), "/usr/lib".into()]
@@ -100,18 +133,20 @@ fn places(
         ["/lib", "/lib64", "/usr/lib", "/usr/lib64"].map(str::to_owned).into()
     };
     let mut own: Vec<Place> = Vec::new();
-    let add = |path: &str, places: &mut Vec<Place>, folder: bool| -> bool {
+    let add = |path: &str, places: &mut Vec<Place>, folder: Option<String>| -> bool {
+        if places.iter().any(|place| place.dir.path == path) {
+            return false;
+        }
         let Ok(dir) = root.open_dir(path) else { return false };
         let Ok(identity) = dir.identity() else { return false };
-        if let Some(known) = places.iter_mut().find(|place| place.identity == identity) {
-            known.folder |= folder;
+        if places.iter().any(|place| place.identity == identity) {
             return false;
         }
         places.push(Place { dir, identity, folder });
         true
     };
     for path in conf.directories.iter().chain(&system) {
-        add(path, &mut own, false);
+        add(path, &mut own, None);
     }
     let mut first = Vec::new();
     let mut new = Vec::new();
@@ -124,12 +159,12 @@ fn places(
             // compatibility comes before all, wherever the image has it
             Some(at) if is_compat => {
                 let mut place = own.remove(at);
-                (place.folder, place.dir.path) = (true, path.to_owned());
+                (place.folder, place.dir.path) = (Some(path.to_owned()), path.to_owned());
                 first.push(place);
             }
-            Some(at) => own[at].folder = true,
+            Some(at) => own[at].folder = Some(path.to_owned()),
             None => {
-                if add(path, &mut first, true) && !is_compat {
+                if add(path, &mut first, Some(path.to_owned())) && !is_compat {
                     new.push(path.to_owned());
                 }
             }
@@ -141,114 +176,134 @@ fn places(
 
 /// The cache's bytes, and what was left out of it.
 fn build(
-    root: &Root,
-    family: Family,
+    asked: &Asked<'_, '_>,
     places: Vec<Place>,
-    driver: Option<&str>,
-    compat: bool,
+    listed: &mut Listed,
     old: Option<&(Vec<u8>, bool)>,
 ) -> (Vec<u8>, Vec<String>) {
-    let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| Cache::parse(bytes).ok());
+    let Asked { root, compat, .. } = *asked;
+    let sound = old.filter(|(_, whole)| *whole).and_then(|(bytes, _)| View::parse(bytes).ok()).filter(is_small);
     let combined = old.is_some_and(|(bytes, _)| bytes.starts_with(b"ld.so-1.7.0"));
     let written = root.changed(CACHE).unwrap_or((i64::MIN, 0));
-    let mut parents = Parents { root, known: BTreeMap::new() };
     let old = sound.unwrap_or_default();
-    let mut generator = old.generator.clone();
-    // which place each old entry belongs to
-    let of: Vec<Option<usize>> = old
-        .entries
+    let of = owners(root, &old, &places);
+    let trust: Vec<Trust> = places
         .iter()
-        .map(|entry| {
-            let identity = parents.identity(entry)?;
-            places.iter().position(|place| place.identity == identity)
+        .enumerate()
+        .map(|(at, place)| {
+            let older = || place.dir.changed().is_ok_and(|changed| changed <= written);
+            match (of.contains(&Some(at)), place.folder.is_some()) {
+                (true, true) => Trust::Known,
+                (true, false) if older() => Trust::Whole,
+                _ => Trust::None,
+            }
         })
         .collect();
-    let mut trust: Vec<Trust> = Vec::with_capacity(places.len());
-    for (at, place) in places.iter().enumerate() {
-        let has_entries = of.contains(&Some(at));
-        let older = place.dir.changed().is_ok_and(|changed| changed <= written);
-        trust.push(match (has_entries, place.folder, older) {
-            (true, true, _) => Trust::Known,
-            (true, false, true) => Trust::Whole,
-            _ => Trust::None,
-        });
-    }
-    let mut entries: Vec<(usize, Entry)> = Vec::with_capacity(old.entries.len() + 128);
-    let mut known: Vec<Known> = vec![Known::default(); places.len()];
-    for (entry, place) in old.entries.into_iter().zip(of) {
-        match place {
-            None => entries.push((usize::MAX, entry)),
-            Some(at) if trust[at] == Trust::None => {}
-            // few images have such directories, and those that have are read anew
-            Some(at) if trust[at] == Trust::Known && entry.hwcaps.is_some() => {}
-            Some(at) => {
-                known[at].add(&entry);
-                entries.push((at + 2, entry));
-            }
-        }
-    }
+    // a folder of which the links tell, if any of them stands
+    let tell = |(at, place): (usize, &Place)| {
+        let folder = place.folder.as_deref().filter(|folder| is_told(root, asked.options, folder));
+        let found = if trust[at] == Trust::Known && folder.is_some() {
+            scan::linked(asked, listed, &place.dir, folder)
+        } else {
+            Vec::new()
+        };
+        (!found.is_empty()).then_some(found)
+    };
+    let mut told: Vec<Option<Vec<Found>>> = places.iter().enumerate().map(tell).collect();
     let mut warnings = Vec::new();
     let mut reads = READS;
-    for (at, place) in places.iter().enumerate() {
-        if trust[at] == Trust::Whole {
+    let mut new: Vec<(usize, Found)> = Vec::new();
+    for (at, place) in places.iter().enumerate().filter(|(at, _)| trust[*at] != Trust::Whole) {
+        let mut known = Known::default();
+        if let Some(found) = &mut told[at] {
+            new.extend(found.drain(..).map(|found| (at, found)));
             continue;
         }
-        match scan::folder(root, family, &place.dir, &known[at], driver, place.folder, &mut reads) {
-            Ok(found) => {
-                for Found { entry, drivers } in found {
-                    let rank = if compat && at == 0 {
-                        0
-                    } else if drivers {
-                        1
-                    } else {
-                        at + 2
-                    };
-                    if drivers || rank == 0 {
-                        entries.retain(|(old, other)| *old != at + 2 || !same(other, &entry));
-                    }
-                    entries.push((rank, entry));
-                }
-            }
+        if trust[at] == Trust::Known {
+            let here =
+                old.entries.iter().zip(&of).filter(|(entry, owner)| **owner == Some(at) && entry.hwcaps.is_none());
+            here.for_each(|(entry, _)| known.add(entry));
+        }
+        let listing = place.folder.as_deref().and_then(|folder| listed.take(folder));
+        match scan::folder(asked, listed, &place.dir, &known, place.folder.as_deref(), listing, &mut reads) {
+            Ok(found) => new.extend(found.into_iter().map(|found| (at, found))),
             Err(error) => warnings.push(format!("{error}; its libraries are not in the cache")),
         }
     }
+    let replaced: HashSet<(usize, &str, u32)> = new
+        .iter()
+        .filter(|(_, found)| found.replaces)
+        .map(|(at, found)| (*at, found.entry.soname.as_str(), found.entry.flags))
+        .collect();
+    let mut entries: Vec<(usize, EntryView<'_>)> = Vec::with_capacity(old.entries.len() + new.len());
+    for (entry, owner) in old.entries.into_iter().zip(of) {
+        let kept = match owner {
+            None => true,
+            Some(at) => match trust[at] {
+                Trust::Whole => true,
+                // few images have glibc-hwcaps, and those that have are read anew
+                Trust::Known => {
+                    (entry.hwcaps.is_none() || told[at].is_some())
+                        && !replaced.contains(&(at, &*entry.soname, entry.flags))
+                }
+                Trust::None => false,
+            },
+        };
+        if kept {
+            entries.push((owner.map_or(usize::MAX, |at| at + 2), entry));
+        }
+    }
+    entries.extend(new.iter().map(|(at, found)| {
+        let rank = if compat && *at == 0 {
+            0
+        } else if found.drivers {
+            1
+        } else {
+            at + 2
+        };
+        (rank, EntryView::of(&found.entry))
+    }));
     if reads == 0 || entries.len() > ENTRIES {
         warnings.push(format!("the image has more than {READS} libraries; not all of them are in {CACHE}"));
         entries.truncate(ENTRIES);
     }
+    // what stands first of a name is found first: the writer's own sorting keeps it so
     entries.sort_by_key(|(rank, _)| *rank);
     let own = concat!("thruway-hook ", env!("CARGO_PKG_VERSION"));
-    generator.get_or_insert_with(|| own.to_owned());
-    let cache = Cache { entries: entries.into_iter().map(|(_, entry)| entry).collect(), generator };
-    (if combined { cache.to_combined_bytes() } else { cache.to_bytes() }, warnings)
+    let view = View {
+        entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+        generator: Some(old.generator.unwrap_or(own.into())),
+    };
+    (if combined { view.to_combined_bytes() } else { view.to_bytes() }, warnings)
 }
 
-fn same(a: &Entry, b: &Entry) -> bool {
-    a.soname == b.soname && a.flags == b.flags && a.hwcaps == b.hwcaps
+/// A cache whose texts lie over one another could be written out as gigabytes.
+fn is_small(view: &View<'_>) -> bool {
+    let bytes: usize = view.entries.iter().map(|entry| entry.soname.len() + entry.path.len()).sum();
+    view.entries.len() <= ENTRIES && bytes as u64 <= CACHE_FILE
 }
 
-/// Which directory a cache's entry is of: a cache has hundreds of entries in few directories.
-struct Parents<'a, 'b> {
-    root: &'a Root<'b>,
-    known: BTreeMap<String, Option<(u64, u64)>>,
+/// Which place each entry of a cache belongs to: it has hundreds of entries in few directories.
+fn owners(root: &Root, old: &View<'_>, places: &[Place]) -> Vec<Option<usize>> {
+    let mut known: Vec<(&str, Option<usize>)> = Vec::new();
+    let mut owner = |dir| {
+        if let Some((_, owner)) = known.iter().find(|(path, _)| *path == dir) {
+            return *owner;
+        }
+        let identity = root.open_dir(dir).and_then(|dir| dir.identity()).ok();
+        let owner = places.iter().position(|place| Some(place.identity) == identity);
+        if known.len() < PARENTS {
+            known.push((dir, owner));
+        }
+        owner
+    };
+    old.entries.iter().map(|entry| parent(entry).and_then(&mut owner)).collect()
 }
 
-impl Parents<'_, '_> {
-    fn identity(&mut self, entry: &Entry) -> Option<(u64, u64)> {
-        let (mut dir, _) = entry.path.rsplit_once('/')?;
-        if entry.hwcaps.is_some() {
-            // DIR/glibc-hwcaps/NAME/FILE is DIR's
-            dir = dir.rsplit_once('/')?.0.strip_suffix("/glibc-hwcaps")?;
-        }
-        if let Some(known) = self.known.get(dir) {
-            return *known;
-        }
-        let found = self.root.open_dir(dir).and_then(|dir| dir.identity()).ok();
-        if self.known.len() < 1024 {
-            self.known.insert(dir.to_owned(), found);
-        }
-        found
-    }
+fn parent<'a>(entry: &'a EntryView<'_>) -> Option<&'a str> {
+    let (dir, _) = entry.path.rsplit_once('/')?;
+    // DIR/glibc-hwcaps/NAME/FILE is DIR's
+    if entry.hwcaps.is_some() { dir.rsplit_once('/')?.0.strip_suffix("/glibc-hwcaps") } else { Some(dir) }
 }
 
 /// So that a later ldconfig in the container keeps the driver: the folders that the image's configuration does not name.
@@ -368,3 +423,6 @@ fn is_musl_alone(root: &Root, family: Family) -> std::result::Result<bool, RootE
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,10 +130,13 @@ pub fn fresh_cache(root: BorrowedFd<'_>) -> Result<Vec<u8>, Error> {
 
 /// All but the guard: what needs no right to mount.
 fn write_all(root: &Root, options: &Options, report: &mut Report) -> Result<(), Error> {
-    links::make(root, &options.links, report)?;
+    let unlisted = |folder: &&String| !ldcache::is_told(root, options, folder);
+    let folders: Vec<String> = options.folders.iter().filter(unlisted).cloned().collect();
+    let mut listed = links::Listed::of(root, &folders);
+    links::make(root, &options.links, &mut listed, report)?;
     let compat = compat::apply(root, options, report)?;
     if !options.folders.is_empty() || compat.is_some() {
-        ldcache::update(root, options, compat.as_deref(), report)?;
+        ldcache::update(root, options, compat.as_deref(), &mut listed, report)?;
     }
     if options.application_profile {
         profile::write(root, report)?;

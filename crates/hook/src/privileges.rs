@@ -63,25 +63,46 @@ const ARCH: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc000
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-/// The filter: another architecture's calls and execve kill the process, what is not in the list fails with EPERM.
+/// The filter: another architecture's calls and execve kill the process, what is not in the list fails with EPERM. The
+/// numbers are searched as a tree: the kernel tries each of its calls once when a filter is set, and that is time too.
 fn filter() -> Vec<libc::sock_filter> {
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let give = |action| step(RETURN, 0, 0, action);
+    let mut calls: Vec<(u32, u32)> = ALLOWED.iter().map(|call| (*call as u32, libc::SECCOMP_RET_ALLOW)).collect();
+    calls.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call as u32, libc::SECCOMP_RET_KILL_PROCESS)));
+    calls.sort_unstable();
     // struct seccomp_data: nr at 0, arch at 4
     let mut program = vec![step(LOAD, 0, 0, 4), step(EQUAL, 1, 0, ARCH), give(libc::SECCOMP_RET_KILL_PROCESS)];
     program.push(step(LOAD, 0, 0, 0));
-    for call in [libc::SYS_execve, libc::SYS_execveat] {
-        program.push(step(EQUAL, 0, 1, call as u32));
-        program.push(give(libc::SECCOMP_RET_KILL_PROCESS));
-    }
-    for call in ALLOWED {
-        program.push(step(EQUAL, 0, 1, *call as u32));
-        program.push(give(libc::SECCOMP_RET_ALLOW));
-    }
-    program.push(give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    search(&calls, &mut program);
     program
+}
+
+/// A search in sorted calls. Jumps are at most 255 steps long: there is room for some hundred calls.
+fn search(calls: &[(u32, u32)], program: &mut Vec<libc::sock_filter>) {
+    if calls.len() <= 2 {
+        for (call, action) in calls {
+            program.push(step(EQUAL, 0, 1, *call));
+            program.push(give(*action));
+        }
+        program.push(give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+        return;
+    }
+    let (low, high) = calls.split_at(calls.len() / 2);
+    let mut below = Vec::new();
+    search(low, &mut below);
+    program.push(step(AT_LEAST, below.len() as u8, 0, high[0].0));
+    program.append(&mut below);
+    search(high, program);
+}
+
+fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+fn give(action: u32) -> libc::sock_filter {
+    step(RETURN, 0, 0, action)
 }
 
 /// Leaves this thread and those it starts only the calls above. False: the kernel has no filters; the work is safe without.
@@ -94,4 +115,44 @@ pub fn confine() -> bool {
     let done =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong, &raw const wanted) };
     done == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the filter answers to a call, carried out step by step.
+    fn answer(program: &[libc::sock_filter], number: u32, arch: u32) -> u32 {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let libc::sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            match code {
+                LOAD => value = if k == 0 { number } else { arch },
+                EQUAL => at += usize::from(if value == k { jt } else { jf }),
+                AT_LEAST => at += usize::from(if value >= k { jt } else { jf }),
+                _ => return k,
+            }
+        }
+    }
+
+    #[test]
+    fn the_tree_answers_as_the_list_does() {
+        let program = filter();
+        for number in 0..1000 {
+            let wanted = match number {
+                n if i64::from(n) == libc::SYS_execve || i64::from(n) == libc::SYS_execveat => {
+                    libc::SECCOMP_RET_KILL_PROCESS
+                }
+                n if ALLOWED.contains(&libc::c_long::from(n)) => libc::SECCOMP_RET_ALLOW,
+                _ => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+            };
+            assert_eq!(answer(&program, number, ARCH), wanted, "{number}");
+        }
+        assert_eq!(
+            answer(&program, libc::SYS_read as u32, 0x4000_0003),
+            libc::SECCOMP_RET_KILL_PROCESS,
+            "i386's calls"
+        );
+    }
 }

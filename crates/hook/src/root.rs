@@ -5,7 +5,7 @@
 //! A kernel without openat2 (older than 5.6) is refused: resolving component by component in user space would be a second
 //! implementation of what has to be right once.
 
-use std::cell::Cell;
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,8 +20,8 @@ pub const SMALL_FILE: u64 = 64 << 10;
 pub const CACHE_FILE: u64 = 16 << 20;
 /// Names of one directory that are looked at.
 const NAMES: usize = 20_000;
-/// What is not renamed yet is named so, with sixteen digits.
-const TEMPORARY: &str = ".thruway-";
+/// What is not renamed yet is named so.
+const TEMPORARY: &str = ".thruway-hook";
 /// Directories that are made on the way to one name.
 const DEPTH: usize = 40;
 
@@ -50,7 +50,6 @@ pub struct Root<'a> {
     fd: BorrowedFd<'a>,
     /// The root's own mount once more, where the container's is read-only already.
     writable: Option<OwnedFd>,
-    counter: Cell<u32>,
 }
 
 /// A directory of the container, and its path there as it was asked for.
@@ -66,6 +65,9 @@ pub struct Name {
     pub kind: FileType,
 }
 
+/// What a directory held when it was listed.
+pub type Listing = HashMap<String, FileType>;
+
 /// An open regular file.
 pub struct File {
     pub fd: OwnedFd,
@@ -80,7 +82,7 @@ impl<'a> Root<'a> {
     /// # Errors
     /// A kernel without openat2; something that is no directory; the machine's own root.
     pub fn at(fd: BorrowedFd<'a>) -> Result<Self> {
-        let mut root = Root { fd, writable: None, counter: Cell::new(0) };
+        let mut root = Root { fd, writable: None };
         let here = root.open_dir("/")?;
         let stat = fstat(&here.fd, "/")?;
         let machine = rustix::fs::stat("/").map_err(|cause| failed("look at the machine's", "/", cause))?;
@@ -200,19 +202,13 @@ impl<'a> Root<'a> {
     }
 
     /// A regular file of a directory; links are followed inside the root.
-    pub fn open_in(&self, dir: &Dir, name: &Name) -> Result<Option<File>> {
-        if name.kind != FileType::RegularFile {
-            return self.open_file(&dir.join(&name.name));
+    pub fn open_in(&self, dir: &Dir, name: &str, kind: FileType) -> Result<Option<File>> {
+        if kind != FileType::RegularFile {
+            return self.open_file(&dir.join(name));
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::openat2(
-            &dir.fd,
-            name.name.as_str(),
-            flags,
-            Mode::empty(),
-            resolve() | ResolveFlags::NO_SYMLINKS,
-        );
-        checked(found, &name.name)
+        let found = rustix::fs::openat2(&dir.fd, name, flags, Mode::empty(), resolve() | ResolveFlags::NO_SYMLINKS);
+        checked(found, name)
     }
 
     /// At most `limit` bytes of a regular file, and whether that was all. None where there is none.
@@ -291,11 +287,15 @@ impl<'a> Root<'a> {
         Ok(names)
     }
 
+    pub fn listing(&self, dir: &Dir) -> Result<Listing> {
+        Ok(self.list(dir)?.into_iter().map(|name| (name.name, name.kind)).collect())
+    }
+
     /// What stands at a name, not followed.
-    pub fn stat_in(&self, dir: &Dir, name: &str) -> Result<Option<Stat>> {
+    pub fn kind(&self, dir: &Dir, name: &str) -> Result<Option<FileType>> {
         match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(cause) if is_none(cause) => Ok(None),
             Err(cause) => Err(failed("look at", &dir.join(name), cause)),
         }
     }
@@ -304,7 +304,7 @@ impl<'a> Root<'a> {
     pub fn write(&self, dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let path = dir.join(name);
         let (fd, temporary) = self
-            .temporary(|own| {
+            .temporary(dir, |own| {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat2(&dir.fd, own, flags, Mode::from_raw_mode(0o600), resolve())
             })
@@ -329,7 +329,7 @@ impl<'a> Root<'a> {
         if self.link_text(dir, name).is_some_and(|there| there == text) {
             return Ok(false);
         }
-        let ((), temporary) = self.temporary(|own| rustix::fs::symlinkat(text, &dir.fd, own)).map_err(wrong)?;
+        let ((), temporary) = self.temporary(dir, |own| rustix::fs::symlinkat(text, &dir.fd, own)).map_err(wrong)?;
         rustix::fs::renameat(&dir.fd, temporary.as_str(), &dir.fd, name).map_err(|cause| {
             let _ = rustix::fs::unlinkat(&dir.fd, temporary.as_str(), AtFlags::empty());
             wrong(cause)
@@ -351,33 +351,23 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Removes what a run that was killed has left of its own in a directory.
-    pub fn sweep(&self, path: &str) {
-        let Ok(names) = self.open_dir(path).and_then(|dir| self.list(&dir)) else { return };
-        self.sweep_of(path, &names);
-    }
-
-    /// As `sweep`, where the directory has been listed already.
-    pub fn sweep_of(&self, path: &str, names: &[Name]) {
-        let mut left = names.iter().filter(|name| is_temporary(name)).peekable();
-        if left.peek().is_none() {
-            return;
+    /// Makes something under a name of our own. What a run that was killed has left there is taken away; where that cannot
+    /// be, a name is used that nobody can have foreseen. Whatever stands there: it is neither followed nor written (O_EXCL).
+    fn temporary<T>(&self, dir: &Dir, make: impl Fn(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
+        for _ in 0..2 {
+            match make(TEMPORARY) {
+                Ok(made) => return Ok((made, TEMPORARY.to_owned())),
+                Err(Errno::EXIST) => match rustix::fs::unlinkat(&dir.fd, TEMPORARY, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(_) => break,
+                },
+                Err(cause) => return Err(cause),
+            }
         }
-        let Ok(dir) = self.make_dir(path, true) else { return };
-        for name in left {
-            let _ = self.remove(&dir, &name.name);
-        }
-    }
-
-    /// Makes something under a name that nobody can have foreseen.
-    fn temporary<T>(&self, mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> rustix::io::Result<(T, String)> {
         for _ in 0..16 {
             let mut random = [0_u8; 8];
-            if rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK).is_err() {
-                // an early boot: O_EXCL is what the safety rests on
-                random = u64::from(self.counter.replace(self.counter.get() + 1)).to_le_bytes();
-            }
-            let name = format!("{TEMPORARY}{:016x}", u64::from_le_bytes(random));
+            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK)?;
+            let name = format!("{TEMPORARY}-{:016x}", u64::from_le_bytes(random));
             match make(&name) {
                 Ok(made) => return Ok((made, name)),
                 Err(Errno::EXIST) => {}
@@ -430,12 +420,6 @@ impl File {
         }
         Ok(got)
     }
-}
-
-fn is_temporary(name: &Name) -> bool {
-    let digits = name.name.strip_prefix(TEMPORARY);
-    let hex = digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    hex && matches!(name.kind, FileType::RegularFile | FileType::Symlink)
 }
 
 /// "/usr/lib/x" is ("/usr/lib", "x"). None for what names no entry of a directory: "/", "/a/..", "".

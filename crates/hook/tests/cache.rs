@@ -1,5 +1,10 @@
 //! The loader's cache against the real ldconfig and the real loader.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "tests build trees and run programs"
+)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! CUDA forward compatibility: what is decided from which note, and that broken files decide nothing.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, reason = "tests build trees")]
 
 mod common;
 

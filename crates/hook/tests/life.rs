@@ -1,5 +1,10 @@
 //! Containers' lives: the hook killed at any moment, many at once, a root that is read-only, a user namespace.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "tests build trees and run programs"
+)]
 
 mod common;
 

@@ -1,5 +1,10 @@
 //! The cache used by the real loader, in a tree of its own; formats old and new; images that make it hard.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "tests build trees and run programs"
+)]
 
 mod common;
 

@@ -1,9 +1,16 @@
 //! The published CVEs of NVIDIA's container toolkit as attacks by an image on this hook: directly, and in containers by the
 //! real runc and crun. A canary tree outside of the root sees every look (inotify) and every change.
 //!
-//! Each of these was seen red with one protection taken out: without RESOLVE_IN_ROOT the links and races reach the canary,
-//! with a dynamically linked hook LD_PRELOAD does, without O_EXCL and the rename the written files do.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests build trees and run programs")]
+//! Each was seen red with a protection taken out. Names opened below the descriptor without RESOLVE_IN_ROOT: 0132, 0133, 0134,
+//! 0135, 23359, 23267, 24260. A program run: 0135. Names opened before it is known what they are: 0136 (it waits for ever).
+//! Privileges kept: 0137. A hook that is linked dynamically: 23266 and 0135. With absolute names and no RESOLVE_IN_ROOT the
+//! hook refuses all work, for it takes the machine's root for what it is.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "tests build trees and run programs"
+)]
 
 mod common;
 
@@ -336,7 +343,8 @@ fn cve_2024_0137_the_hook_gives_up_what_it_does_not_need() {
         "{opened:?}"
     );
     let libraries =
-        after.lines().filter(|line| line.contains("libcuda.so.580.1.0\"") && line.contains("openat2(")).count();
+        after.lines().filter(|line| line.contains("libnvidia-ml.so.580.1.1\"") && line.contains("openat2("));
+    let libraries = libraries.count();
     assert!(libraries > 0, "and the work is done behind it");
 }
 

@@ -1,40 +1,42 @@
 //! One directory's libraries, as ldconfig finds them (glibc, elf/ldconfig.c: `search_dir`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
-use formats::ldsocache::{Arch, Entry, compare_names};
+use formats::ldsocache::{Arch, Entry, EntryView, compare_names};
 use rustix::fs::FileType;
 
+use super::Asked;
+use crate::Link;
 use crate::elf::{self, Family, Library};
-use crate::root::{Dir, Name, Result, Root};
+use crate::links::Listed;
+use crate::root::{Dir, Listing, Result, Root, split};
 
 /// Subdirectories of glibc-hwcaps.
 const HWCAPS: usize = 32;
 
 /// What a cache knows of a directory: names of libraries there.
-#[derive(Clone, Default)]
-pub struct Known {
-    names: BTreeSet<String>,
+#[derive(Default)]
+pub struct Known<'a> {
+    names: HashSet<&'a str>,
 }
 
-impl Known {
-    pub fn add(&mut self, entry: &Entry) {
-        if let Some((_, name)) = entry.path.rsplit_once('/') {
-            self.names.insert(name.to_owned());
+impl<'a> Known<'a> {
+    pub fn add(&mut self, entry: &'a EntryView<'_>) {
+        let name = entry.path.rsplit('/').next().unwrap_or_default();
+        self.names.insert(name);
+        if name != entry.soname {
+            self.names.insert(&entry.soname);
         }
-        self.names.insert(entry.soname.clone());
     }
 
     /// "libz.so.1.2.13" is the file of a known "libz.so.1".
     fn covers(&self, name: &str) -> bool {
-        let mut rest = Some(name);
-        while let Some(part) = rest {
-            if self.names.contains(part) {
-                return true;
-            }
-            rest = part.rsplit_once('.').map(|(front, _)| front).filter(|front| front.contains(".so."));
+        if self.names.contains(name) {
+            return true;
         }
-        false
+        let Some(at) = name.find(".so.") else { return false };
+        let dots = name.bytes().enumerate().skip(at + 4).filter(|(_, byte)| *byte == b'.');
+        dots.map(|(end, _)| &name[..end]).any(|front| self.names.contains(front))
     }
 }
 
@@ -42,6 +44,8 @@ pub struct Found {
     pub entry: Entry,
     /// The driver's own: its file ends in the driver's version.
     pub drivers: bool,
+    /// What the cache knew of that name in this directory is not so any more.
+    pub replaces: bool,
 }
 
 /// One SONAME's file.
@@ -52,39 +56,78 @@ struct Chosen {
     drivers: bool,
 }
 
-/// Reads what of a directory is not known, and its glibc-hwcaps. In the driver's folders the
-/// links by SONAME are made where they are missing.
+/// Reads what of a directory is not known, and its glibc-hwcaps. In the driver's folders the links by SONAME are made where
+/// they are missing. `listing`: what it holds, if that has been looked at.
 pub fn folder(
-    root: &Root,
-    family: Family,
+    asked: &Asked<'_, '_>,
+    listed: &Listed,
     dir: &Dir,
-    known: &Known,
-    driver: Option<&str>,
-    make_links: bool,
+    known: &Known<'_>,
+    folder: Option<&str>,
+    listing: Option<Listing>,
     reads: &mut usize,
 ) -> Result<Vec<Found>> {
-    let names = root.list(dir)?;
-    if make_links {
-        root.sweep_of(&dir.path, &names);
-    }
-    let suffix = driver.map(|version| format!(".so.{version}"));
+    let Asked { root, options, .. } = *asked;
+    let listing = listing.map_or_else(|| root.listing(dir), Ok)?;
+    let mut found = linked(asked, listed, dir, folder);
+    let told: HashSet<&str> = asked
+        .options
+        .links
+        .iter()
+        .filter(|link| listed.stands(&link.link))
+        .filter_map(|link| {
+            let (parent, name) = split(&link.link)?;
+            (Some(parent) == folder && found.iter().any(|found| found.entry.soname == name))
+                .then_some([name, &link.target])
+        })
+        .flatten()
+        .collect();
+    let suffix = options.driver.as_ref().map(|version| format!(".so.{version}"));
     let is_drivers = |name: &str| suffix.as_deref().is_some_and(|suffix| name.ends_with(suffix));
-    let wanted = names.iter().filter(|name| is_drivers(&name.name) || !known.covers(&name.name));
-    let chosen = libraries(root, family, dir, wanted, &is_drivers, reads);
-    let kinds: BTreeMap<&str, FileType> = names.iter().map(|name| (name.name.as_str(), name.kind)).collect();
-    let mut found = Vec::with_capacity(chosen.len());
-    for (soname, chosen) in chosen {
-        if !chosen.drivers && known.names.contains(&soname) {
+    let wanted = listing.iter().filter(|(name, _)| {
+        let fresh = || is_drivers(name) || !known.covers(name);
+        !told.contains(name.as_str()) && is_library(name) && fresh()
+    });
+    for (soname, chosen) in libraries(asked, dir, wanted, &is_drivers, reads) {
+        if told.contains(soname.as_str()) || !chosen.drivers && known.names.contains(soname.as_str()) {
             continue;
         }
-        let name = by_soname(root, dir, &soname, &chosen, &kinds, make_links)?;
+        let name = by_soname(root, dir, &soname, &chosen, &listing, folder.is_some())?;
         let entry = entry(soname, dir.join(&name), &chosen.library);
-        found.push(Found { entry, drivers: chosen.drivers });
+        found.push(Found { entry, drivers: chosen.drivers, replaces: chosen.drivers });
     }
-    if kinds.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
-        hwcaps(root, family, dir, reads, &mut found);
+    if listing.get("glibc-hwcaps").is_some_and(|kind| is_directory(*kind)) {
+        hwcaps(asked, dir, reads, &mut found);
     }
     Ok(found)
+}
+
+/// What the spec's own links tell of the driver's libraries in a multiarch directory, whose name says what they are built
+/// for: those files need not be read. They are large, and lie on a disk that may be cold.
+pub fn linked(asked: &Asked<'_, '_>, listed: &Listed, dir: &Dir, folder: Option<&str>) -> Vec<Found> {
+    let options = asked.options;
+    let (Some(folder), Some(version)) = (folder, &options.driver) else { return Vec::new() };
+    let arch = match (asked.family, folder.rsplit('/').next().unwrap_or_default()) {
+        (Family::X86, "x86_64-linux-gnu") => Arch::X86_64,
+        (Family::X86, "i386-linux-gnu") => Arch::I386,
+        (Family::Arm, "aarch64-linux-gnu") => Arch::Aarch64,
+        _ => return Vec::new(),
+    };
+    let suffix = format!(".so.{version}");
+    let mut drivers: HashSet<&str> = HashSet::new();
+    let mut found = Vec::new();
+    // a bare name's link is to another link, which may come after it
+    for _ in 0..2 {
+        for Link { target, link, .. } in &options.links {
+            let Some((parent, name)) = split(link) else { continue };
+            let ours = !target.contains('/') && (target.ends_with(&suffix) || drivers.contains(target.as_str()));
+            if ours && parent == folder && is_library(name) && listed.stands(link) && drivers.insert(name) {
+                let entry = Entry::new(name, dir.join(name), arch);
+                found.push(Found { entry, drivers: true, replaces: true });
+            }
+        }
+    }
+    found
 }
 
 fn entry(soname: String, path: String, library: &Library) -> Entry {
@@ -106,13 +149,13 @@ fn by_soname(
     dir: &Dir,
     soname: &str,
     chosen: &Chosen,
-    kinds: &BTreeMap<&str, FileType>,
+    listing: &Listing,
     make_links: bool,
 ) -> Result<String> {
     if chosen.is_link || chosen.name == soname {
         return Ok(chosen.name.clone());
     }
-    let leads = match kinds.get(soname) {
+    let leads = match listing.get(soname) {
         Some(FileType::RegularFile) => true,
         Some(FileType::Symlink) => leads_to(root, dir, soname, &chosen.name),
         Some(_) => false,
@@ -121,7 +164,7 @@ fn by_soname(
     if leads {
         return Ok(soname.to_owned());
     }
-    let free = kinds.get(soname).is_none_or(|kind| chosen.drivers && *kind == FileType::Symlink);
+    let free = listing.get(soname).is_none_or(|kind| chosen.drivers && *kind == FileType::Symlink);
     if make_links && free {
         // on a mount of the user's nothing is made: the cache names the file itself
         let own =
@@ -147,27 +190,26 @@ fn leads_to(root: &Root, dir: &Dir, link: &str, file: &str) -> bool {
 }
 
 fn libraries<'a>(
-    root: &Root,
-    family: Family,
+    asked: &Asked<'_, '_>,
     dir: &Dir,
-    names: impl Iterator<Item = &'a Name>,
+    names: impl Iterator<Item = (&'a String, &'a FileType)>,
     is_drivers: &dyn Fn(&str) -> bool,
     reads: &mut usize,
 ) -> BTreeMap<String, Chosen> {
     let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
-    for name in names {
-        if !matches!(name.kind, FileType::RegularFile | FileType::Symlink) || !is_library(&name.name) || *reads == 0 {
+    for (name, kind) in names {
+        if !matches!(kind, FileType::RegularFile | FileType::Symlink) || *reads == 0 {
             continue;
         }
         *reads -= 1;
-        let Ok(Some(file)) = root.open_in(dir, name) else { continue };
-        let Some(library) = elf::library(&file, family) else { continue };
-        let mut soname = library.soname.clone().unwrap_or_else(|| name.name.clone());
-        let is_link = name.kind == FileType::Symlink && is_plain_link(&name.name, &soname);
+        let Ok(Some(file)) = asked.root.open_in(dir, name, *kind) else { continue };
+        let Some(library) = elf::library(&file, asked.family) else { continue };
+        let mut soname = library.soname.clone().unwrap_or_else(|| name.clone());
+        let is_link = *kind == FileType::Symlink && is_plain_link(name, &soname);
         if is_link {
-            soname = name.name.clone();
+            soname = name.clone();
         }
-        let new = Chosen { name: name.name.clone(), library, is_link, drivers: is_drivers(&name.name) };
+        let new = Chosen { name: name.clone(), library, is_link, drivers: is_drivers(name) };
         match chosen.get_mut(&soname) {
             Some(old) if !is_better(&new, old) => {}
             Some(old) => *old = new,
@@ -205,20 +247,23 @@ fn is_better(new: &Chosen, old: &Chosen) -> bool {
 /// What ldconfig takes for a library's name (glibc, `_dl_is_dso`), without the temporary files of prelink, dpkg and rpm.
 fn is_library(name: &str) -> bool {
     let dso = ["lib", "ld-", "ld.so.", "ld64.so."].iter().any(|start| name.starts_with(start)) && name.contains(".so");
-    dso && ![".#prelink#", ".dpkg-", ";"].iter().any(|part| name.contains(part))
+    let mut odd = name.bytes().filter(|byte| matches!(byte, b'#' | b';' | b'p'));
+    dso && (odd.next().is_none() || ![".#prelink#", ".dpkg-", ";"].iter().any(|part| name.contains(part)))
 }
 
-fn hwcaps(root: &Root, family: Family, dir: &Dir, reads: &mut usize, found: &mut Vec<Found>) {
+fn hwcaps(asked: &Asked<'_, '_>, dir: &Dir, reads: &mut usize, found: &mut Vec<Found>) {
+    let root = asked.root;
     let path = dir.join("glibc-hwcaps");
     let Ok(levels) = root.open_dir(&path).and_then(|dir| root.list(&dir)) else { return };
     for level in levels.iter().filter(|level| is_directory(level.kind)).take(HWCAPS) {
         let Ok(below) = root.open_dir(&format!("{path}/{}", level.name)) else { continue };
-        let Ok(names) = root.list(&below) else { continue };
-        for (soname, chosen) in libraries(root, family, &below, names.iter(), &|_| false, reads) {
+        let Ok(names) = root.listing(&below) else { continue };
+        let names = names.iter().filter(|(name, _)| is_library(name));
+        for (soname, chosen) in libraries(asked, &below, names, &|_| false, reads) {
             let mut entry = entry(soname, below.join(&chosen.name), &chosen.library);
             entry.hwcaps = Some(level.name.clone());
             entry.isa_level = chosen.library.isa_level;
-            found.push(Found { entry, drivers: false });
+            found.push(Found { entry, drivers: false, replaces: false });
         }
     }
 }
