@@ -92,7 +92,12 @@ impl<'a> Scan<'a> {
         // one bit a level: is it an object
         let mut levels = [0u64; DEEP / 64];
         let mut depth = 0usize;
+        let bytes = self.text.as_bytes();
         loop {
+            // most of a configuration is neither a bracket nor a quote
+            while bytes.get(self.at).is_some_and(|byte| !matches!(byte, b'{' | b'[' | b'}' | b']' | b'"')) {
+                self.at += 1;
+            }
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
                     let Some(word) = levels.get_mut(depth / 64) else {

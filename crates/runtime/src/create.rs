@@ -66,7 +66,8 @@ fn edit(line: &argv::Line, settings: &Settings, broken: Option<&str>, say: &Say)
         Ok(Answer::Ignored(says)) => say.warning(&says),
         Ok(Answer::Given(given)) => {
             let edits: Vec<_> = given.edits.iter().map(AsRef::as_ref).collect();
-            let applied = apply::apply(&text, &edits, given.way, &mut host::node).map_err(|error| error.to_string())?;
+            let mut live = |path: &str| given.nodes.get(path).copied().or_else(|| host::node(path));
+            let applied = apply::apply(&text, &edits, given.way, &mut live).map_err(|error| error.to_string())?;
             given.warnings.iter().chain(&applied.warnings).for_each(|says| say.warning(says));
             say.info(&format!("{}: {}", path.display(), given.what));
             if line.systemd_cgroup {

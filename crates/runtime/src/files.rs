@@ -28,15 +28,28 @@ pub fn text(from: impl Read) -> io::Result<String> {
 /// It is not forced to disk. The runtime that reads it is this very process a moment later, and it reads what is cached;
 /// after a power cut no container is left that it could be read for.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // the file itself, where the name is a link to it
-    let path = &std::fs::canonicalize(path)?;
-    let old = std::fs::metadata(path)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut old = std::fs::symlink_metadata(path)?;
+    let real;
+    let path = if old.is_symlink() {
+        // the file itself, where the name is a link to it
+        real = std::fs::canonicalize(path)?;
+        old = std::fs::metadata(&real)?;
+        &real
+    } else {
+        path
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
     let new = folder.join(format!(".config.json.thruway-{}", std::process::id()));
-    // a leftover of another life under our number
-    let _ = std::fs::remove_file(&new);
+    let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let mut file = match open() {
+            // a leftover of another life under our number
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&new)?;
+                open()?
+            }
+            other => other?,
+        };
         file.write_all(text.as_bytes())?;
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (old.uid(), old.gid()) {

@@ -1,9 +1,10 @@
 //! From a configuration to what its container gets: read, judged, resolved, held against the machine.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use formats::cdispec::{Edits, Mount};
-use oci::apply::Way;
+use oci::apply::{Live, Way};
 use oci::config::Look;
 use oci::policy::{self, Verdict};
 use oci::request::{self, Request};
@@ -11,7 +12,7 @@ use oci::require::{Card, Driver, Required};
 use oci::resolve::{Chosen, SpecAt, Unresolved, resolve};
 use oci::settings::Settings;
 
-use crate::{extras, host, refresh, specs};
+use crate::{extras, heap, host, refresh, specs};
 
 /// What a container gets.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Grant {
     pub edits: Vec<Cow<'static, Edits>>,
     pub way: Way,
     pub warnings: Vec<String>,
+    /// The nodes of the edits, by their path on this machine, as they were just now.
+    pub nodes: HashMap<String, Live>,
     /// For the log.
     pub what: String,
 }
@@ -70,6 +73,7 @@ fn cards<'d>(driver: &'d Driver, edits: &[Cow<'static, Edits>]) -> Vec<&'d Card>
 
 fn devices(grant: &mut Grant, request: &Request, settings: &Settings, only: Option<&[String]>) -> Result<(), String> {
     let kind = settings.default_kind.as_str();
+    heap::ready();
     // most containers: our own file has it, and it is as it was
     if let Some(ours) = specs::ours(request, settings) {
         // kept to the end of the process, which is near: it becomes another program
@@ -137,7 +141,7 @@ fn take(grant: &mut Grant, chosen: &Chosen<'static>, request: &Request) {
 /// Sockets of daemons that do not run are left out at once; the rest is told.
 fn look_over(grant: &mut Grant, settings: &Settings) -> specs::Stale {
     let way = grant.way;
-    let mut stale = specs::stale(&grant.edits, |path| wanted(way, path), settings);
+    let mut stale = specs::stale(&grant.edits, |path| wanted(way, path), settings, &mut grant.nodes);
     let is_socket = |path: &String| specs::is_optional(path) && !path.contains("/dri/");
     let sockets: Vec<String> = stale.gone.iter().filter(|path| is_socket(path)).cloned().collect();
     stale.gone.retain(|path| !is_socket(path));

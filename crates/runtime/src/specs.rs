@@ -1,10 +1,12 @@
 //! The CDI specs of this machine.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use formats::cdispec::{self, Edits, Form};
+use oci::apply::Live;
 use oci::request::{Gpus, Request, qualified};
 use oci::resolve::SpecAt;
 use oci::settings::Settings;
@@ -107,8 +109,13 @@ pub fn is_optional(path: &str) -> bool {
     ["/run/", "/var/run/", "/tmp/"].iter().any(|folder| path.starts_with(folder)) || path.contains("/dri/")
 }
 
-/// Holds edits against the machine. Sockets of daemons come and go and make nothing stale.
-pub fn stale(edits: &[Cow<'static, Edits>], wanted: impl Fn(&str) -> bool, settings: &Settings) -> Stale {
+/// Holds edits against the machine; the nodes that are there are kept with their numbers. Sockets of daemons come and go and make nothing stale.
+pub fn stale(
+    edits: &[Cow<'static, Edits>],
+    wanted: impl Fn(&str) -> bool,
+    settings: &Settings,
+    nodes: &mut HashMap<String, Live>,
+) -> Stale {
     let mut stale = Stale::default();
     if let (Some(written), Some(loaded)) = (driver_of(edits), host::module(settings))
         && written != loaded
@@ -125,8 +132,11 @@ pub fn stale(edits: &[Cow<'static, Edits>], wanted: impl Fn(&str) -> bool, setti
         }
         for node in &edit.device_nodes {
             let path = oci::apply::host_path(node);
-            if host::node(path).is_none() {
-                stale.gone.push(path.to_owned());
+            match host::node(path) {
+                Some(live) => {
+                    nodes.insert(path.to_owned(), live);
+                }
+                None => stale.gone.push(path.to_owned()),
             }
         }
     }

@@ -321,6 +321,41 @@ fn a_stale_spec_is_written_anew_once_and_never_names_a_wrong_device() {
     assert!(says.contains("dev/nvidia0, which the CDI spec gives"), "{says}");
 }
 
+/// A spec as nvidia-ctk writes it: YAML, majors written down, a hook of its own for each task.
+#[test]
+fn nvidias_own_spec_is_read_too() {
+    need!("runc");
+    let machine = idle();
+    std::fs::remove_file(machine.path("cdi/nvidia.com-gpu.json")).unwrap();
+    let yaml = format!(
+        "---\ncdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    deviceNodes:\n\
+         \x20   - path: /dev/nvidia0\n      hostPath: {0}/dev/nvidia0\n      major: 195\n      fileMode: 438\n      permissions: rwm\n\
+         containerEdits:\n  env:\n  - NVIDIA_VISIBLE_DEVICES=void\n  deviceNodes:\n  - path: /dev/nvidia-uvm\n    hostPath: \
+         {0}/dev/nvidia-uvm\n    major: 511\n  hooks:\n  - hookName: createContainer\n    path: /usr/bin/nvidia-cdi-hook\n    args:\n\
+         \x20 - nvidia-cdi-hook\n    - enable-cuda-compat\n    - --host-driver-version=580.1\n    env:\n    - NVIDIA_CTK_DEBUG=false\n",
+        machine.tree.path().display()
+    )
+    .replace("args:\n  - nvidia", "args:\n    - nvidia");
+    write(&machine.path("cdi/nvidia.yaml"), &yaml);
+    let bundle = machine.bundle("yaml", &["NVIDIA_VISIBLE_DEVICES=0"], "true");
+    let output = create(&machine, &bundle, &[]);
+    assert!(output.status.success() && stderr(&output).contains("511:0"), "{}", stderr(&output));
+    let config = bundle.config();
+    assert_eq!(config["linux"]["devices"][1]["major"], 238);
+    assert_eq!(config["linux"]["devices"][0]["fileMode"], 438);
+    assert_eq!(
+        config["hooks"]["createContainer"],
+        json!([{"path": "/usr/bin/nvidia-cdi-hook",
+                "args": ["nvidia-cdi-hook", "enable-cuda-compat", "--host-driver-version=580.1"],
+                "env": ["NVIDIA_CTK_DEBUG=false"]}]),
+        "a spec's hooks are taken as they are"
+    );
+    write(&machine.path("facts/sys/module/nvidia/version"), "590.2\n");
+    let bundle = machine.bundle("stale", &["NVIDIA_VISIBLE_DEVICES=0"], "true");
+    let says = stderr(&create(&machine, &bundle, &[]));
+    assert!(says.contains("for driver 580.1 and the loaded kernel module is 590.2"), "{says}");
+}
+
 #[test]
 fn it_never_becomes_itself() {
     need!("runc");
