@@ -202,7 +202,7 @@ fn own() -> Result<Programs, String> {
 fn the_seeds_line_on_debian_12() {
     match (cannot(&["dockerd", "docker", "runc", "busybox", "unshare", "nsenter"]), own()) {
         (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
-        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs), &[true]),
+        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs), &[true, false]),
     }
 }
 
@@ -265,7 +265,7 @@ fn the_seeds_line_on_newer_ones() {
     for suite in ["trixie", "sid"] {
         match (engines::tree(suite, NEWER), own()) {
             (Err(why), _) | (_, Err(why)) => println!("SKIP: {why}"),
-            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs), &[true]),
+            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs), &[true, false]),
         }
     }
 }
