@@ -243,6 +243,10 @@ fn rootless_podman_has_the_card_by_cdi() {
     }
     machine.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
     machine.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
+    // In a user namespace the kernel mounts no /proc and no /sys while parts of them are hidden, as the simulated driver's are.
+    let bare = "umount /proc/driver /proc/devices; mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t sysfs sysfs \
+                /sys; mount --rbind /run/cgroup /sys/fs/cgroup";
+    machine.run(&["sh", "-c", bare]);
     let ann = [
         "setpriv",
         "--reuid",
