@@ -119,7 +119,7 @@ fn proved(machine: &Engines, args: &[&str]) {
 
 /// As whom: words before the command.
 fn proved_as(machine: &Engines, whom: &[&str], args: &[&str]) {
-    let output = machine.output(&[whom, &["thruway", "--json", "container", "test"], args].concat());
+    let output = machine.output(&[whom, &["thruway", "--json", "container", "test", "--for", "1"], args].concat());
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{text}"));
     println!("{}", report["command"].as_str().unwrap_or_default());
@@ -202,7 +202,7 @@ fn own() -> Result<Programs, String> {
 fn the_seeds_line_on_debian_12() {
     match (cannot(&["dockerd", "docker", "runc", "busybox", "unshare", "nsenter"]), own()) {
         (Some(why), _) | (None, Err(why)) => println!("SKIP: {why}"),
-        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs), &[true]),
+        (None, Ok(programs)) => seed(&Engines::new(Path::new("/"), &programs), &[true, false]),
     }
 }
 
@@ -243,6 +243,10 @@ fn rootless_podman_has_the_card_by_cdi() {
     }
     machine.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
     machine.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
+    // In a user namespace the kernel mounts no /proc and no /sys while parts of them are hidden, as the simulated driver's are.
+    let bare = "umount /proc/driver /proc/devices; mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t sysfs sysfs \
+                /sys; mount --rbind /run/cgroup /sys/fs/cgroup";
+    machine.run(&["sh", "-c", bare]);
     let ann = [
         "setpriv",
         "--reuid",
@@ -265,7 +269,7 @@ fn the_seeds_line_on_newer_ones() {
     for suite in ["trixie", "sid"] {
         match (engines::tree(suite, NEWER), own()) {
             (Err(why), _) | (_, Err(why)) => println!("SKIP: {why}"),
-            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs), &[true]),
+            (Ok(base), Ok(programs)) => seed(&Engines::new(&base, &programs), &[true, false]),
         }
     }
 }
@@ -362,8 +366,14 @@ fn containerd_of_debian_12() {
         println!("SKIP: {why}");
         return;
     }
+    containerd(&Engines::new(Path::new("/"), &runc()), Some(TWO), false);
+}
+
+#[test]
+#[ignore = "a minute"]
+fn containerd_of_debian_12_over_other_files() {
     let machine = Engines::new(Path::new("/"), &runc());
-    for file in [None, Some(TWO), Some(ONE)] {
+    for file in [None, Some(ONE)] {
         containerd(&machine, file, false);
     }
 }

@@ -67,11 +67,12 @@ fn nodes() -> Vec<Node> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/dev").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_node = entry.file_type().is_ok_and(|kind| kind.is_char_device());
+        let path = format!("/dev/{name}");
+        // Not the directory entry's own word: a node that was bound over a file is a file there.
+        let is_node = std::fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_char_device());
         if !name.starts_with("nvidia") || !is_node {
             continue;
         }
-        let path = format!("/dev/{name}");
         let opened = std::fs::OpenOptions::new().read(true).write(true).open(&path);
         found.push(Node { path, error: opened.err().map(|error| error.to_string()) });
     }
@@ -84,7 +85,7 @@ fn stress(time: u64) -> Result<String, String> {
     let devices = cuda.devices().map_err(|error| error.to_string())?;
     let device = devices.first().ok_or("CUDA shows no device")?;
     let name = device.name().map_err(|error| error.to_string())?;
-    let wanted = Wanted { time: Duration::from_secs(time), memory: 10, broken: false };
+    let wanted = Wanted { time: Duration::from_secs(time), memory: 2, broken: false };
     let stop = AtomicBool::new(false);
     let (tally, _) = run(device, wanted, &stop, &mut |_: &Tally, _: &Peak| {}).map_err(|error| error.to_string())?;
     if let Some(lost) = &tally.lost {

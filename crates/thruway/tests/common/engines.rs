@@ -89,7 +89,7 @@ cat /proc/devices "$LAID/proc/devices" > "$FOLDER/devices"; mount --bind "$FOLDE
 mount --rbind "$LAID/sys" "$R/sys"; mkdir -p "$R/sys/fs/cgroup" "$R/sys/kernel"; mount --rbind /sys/fs/cgroup "$R/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 tmpfs "$R/dev"
 for one in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 "$R/dev/${one%:*}" c 1 "${one#*:}"; done
-mknod -m 666 "$R/dev/tty" c 5 0; mkdir "$R/dev/pts" "$R/dev/shm" "$R/dev/mqueue"
+mknod -m 666 "$R/dev/tty" c 5 0; mkdir "$R/dev/pts" "$R/dev/mqueue"; mkdir -m 1777 "$R/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=666 devpts "$R/dev/pts"; ln -s pts/ptmx "$R/dev/ptmx"
 ln -s /proc/self/fd "$R/dev/fd"; ln -s /proc/self/fd/1 "$R/dev/stdout"; ln -s /proc/self/fd/2 "$R/dev/stderr"
 # The simulated nodes are other devices of the misc driver, which can be opened and are in no engine's own list.
@@ -106,7 +106,10 @@ printf '%s' "$SYSTEMCTL" > "$R/usr/bin/systemctl.new"; chmod 755 "$R/usr/bin/sys
 mv "$R/usr/bin/systemctl.new" "$R/usr/bin/systemctl"
 [ -e "$R/bin/sh" ] || ln -s busybox "$R/usr/bin/sh"
 [ -L "$R/var/run" ] || { rm -rf "$R/var/run"; ln -s /run "$R/var/run"; }
-exec chroot "$R" /usr/bin/busybox sleep 3600
+# A root of the mount namespace and no chroot: who enters the namespace comes out here, and users may make namespaces.
+cd "$R"; mkdir -p .old; pivot_root . .old; umount -l /.old; rmdir /.old
+mount --make-rshared /
+exec /usr/bin/busybox sleep 3600
 "#;
 
 /// Why no engine can be run here, if so.
