@@ -26,7 +26,7 @@ const SERIES: [(&str, &str, &str, &[&str]); 3] = [
     ),
 ];
 
-/// What every series has: a gap in the name is where the series stands.
+/// What every series has: "{}" is where the series stands, "[]" where it stands with a dash before it.
 const PACKAGES: [&str; 18] = [
     "libnvidia-{}ml1",
     "libnvidia-{}cfg1",
@@ -40,9 +40,9 @@ const PACKAGES: [&str; 18] = [
     "libnvidia-{}allocator1",
     "libnvidia-{}opticalflow1",
     "libnvidia-{}nvvm4",
-    "libglx-nvidia-{}0",
-    "libegl-nvidia-{}0",
-    "libgles-nvidia-{}2",
+    "libglx-nvidia[]0",
+    "libegl-nvidia[]0",
+    "libgles-nvidia[]2",
     "nvidia-{}vulkan-icd",
     "nvidia-{}vdpau-driver",
     "nvidia-{}opencl-icd",
@@ -99,7 +99,8 @@ fn debians_packages_are_found_whole() {
         let laid = laid.expect("lays out");
         // the kernel's side of the simulated machine, and none of its files
         std::fs::remove_dir_all(laid.root.join("home")).expect("removes");
-        let packages = PACKAGES.iter().map(|name| name.replace("{}", series));
+        let numbered = if series.is_empty() { String::new() } else { format!("-{series}") };
+        let packages = PACKAGES.iter().map(|name| name.replace("{}", series).replace("[]", &numbered));
         let packages: Vec<String> = packages.chain(more.iter().map(|name| (*name).to_owned())).collect();
         if let Err(why) = unpack(folder.path(), &laid.root, suite, &packages) {
             println!("SKIP: {suite} {place}: {why}");
