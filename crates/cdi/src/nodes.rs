@@ -174,13 +174,16 @@ fn nodes_of(machine: &dyn Machine, bdf: Bdf, name: &str, minor: Option<u32>, not
     (nodes, links)
 }
 
-/// Which cards have MIG on, and their parts. The driver lists a card below its capabilities only then, so that NVML is asked of
-/// no other machine; its numbers for the parts, and their UUIDs, nothing else tells.
+/// Which cards are cut by MIG, and their parts. The driver lists a card's instances below its capabilities, so that NVML is asked
+/// of no other machine; its numbers for the parts, and their UUIDs, nothing else tells. (An H100 with MIG off has the directory
+/// too, empty. A card with MIG on that is not cut looks the same: only an inventory with NVML knows it.)
 fn mig(machine: &dyn Machine, report: Option<&NvmlReport>, gpus: &mut [GpuNodes], notes: &mut Vec<String>) {
-    let listed: Vec<u32> =
-        machine.names(CAPABILITIES).iter().filter_map(|name| name.strip_prefix("gpu")?.parse().ok()).collect();
+    let cut = |minor: u32| {
+        let parts = machine.names(&format!("{CAPABILITIES}/gpu{minor}/mig"));
+        parts.iter().any(|name| name.starts_with("gi"))
+    };
     for gpu in gpus.iter_mut() {
-        gpu.mig |= gpu.minor.is_some_and(|minor| listed.contains(&minor));
+        gpu.mig |= gpu.minor.is_some_and(cut);
     }
     if !gpus.iter().any(|gpu| gpu.mig) {
         return;

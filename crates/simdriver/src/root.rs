@@ -363,7 +363,8 @@ fn mig(tree: &Tree, view: &View) -> Result<()> {
     for (name, minor) in [("config", 1), ("monitor", 2)] {
         tree.write(&format!("{at}/mig/{name}"), format!("DeviceFileMinor: {minor}\n"), 0o444)?;
     }
-    for (gpu, cut) in view.gpus.iter().enumerate().filter(|(_, gpu)| gpu.mig_enabled()) {
+    // a card that is not cut has the directory too, as an H100 showed
+    for (gpu, cut) in view.gpus.iter().enumerate() {
         std::fs::create_dir_all(tree.at(&format!("{at}/gpu{gpu}/mig")))?;
         for instance in cut.instances() {
             let gi = instance.gi;

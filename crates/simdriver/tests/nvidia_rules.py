@@ -227,7 +227,7 @@ for index, bdf in enumerate(names("/proc/driver/nvidia/gpus")):
     own = [f"/dev/nvidia{minor}"]
     drm = [f"/dev/dri/{n}" for n in names(f"/sys/bus/pci/devices/{bdf}/drm") if re.match(r"(card|renderD|controlD)\d+$", n)]
     parts = names(f"/proc/driver/nvidia/capabilities/gpu{minor}/mig")
-    if names(f"/proc/driver/nvidia/capabilities/gpu{minor}"):
+    if parts:
         for part in parts:
             gi = f"gpu{minor}/{part}"
             caps = [f"/dev/nvidia-caps/nvidia-cap{minors[f'{gi}/{at}']}" for at in ("access", "ci0/access")]

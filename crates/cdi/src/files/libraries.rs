@@ -13,11 +13,9 @@ pub(crate) const MULTIARCH: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/
 pub(crate) const NARROW_DIR: &str = "/usr/lib/i386-linux-gnu";
 
 /// Directories that hold the driver's libraries on known distributions, in the order in which loaders search them.
-const DIRS: [&str; 11] = [
+const DIRS: [&str; 9] = [
     "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu/nvidia/current",
     "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu/nvidia/current",
     "/usr/lib64",
     "/usr/lib",
     // Container-optimised systems and driver containers.
@@ -30,8 +28,7 @@ const DIRS: [&str; 11] = [
 ];
 
 /// For 32-bit programs: Debian's family, Arch, NixOS. Fedora's is /usr/lib, which is among those above.
-const NARROW: [&str; 4] =
-    [NARROW_DIR, "/usr/lib/i386-linux-gnu/nvidia/current", "/usr/lib32", "/run/opengl-driver-32/lib"];
+const NARROW: [&str; 3] = [NARROW_DIR, "/usr/lib32", "/run/opengl-driver-32/lib"];
 
 /// Where X's modules are, below a library directory or /usr/lib, /usr/lib64.
 const XORG: [&str; 6] = [
@@ -141,7 +138,19 @@ pub(super) fn find(
     let wide = known.into_iter().chain(cached.wide.iter().map(String::as_str)).chain(DIRS);
     let narrow = cached.narrow.iter().map(String::as_str).chain(NARROW);
     let mut found_in = Vec::new();
-    for (dir, guess) in wide.map(|dir| (dir, false)).chain(narrow.map(|dir| (dir, true))) {
+    // Debian keeps each series in a directory of its own: nvidia/current, nvidia/tesla-470
+    let series: Vec<(String, bool)> = MULTIARCH
+        .iter()
+        .map(|dir| (*dir, false))
+        .chain([(NARROW_DIR, true)])
+        .flat_map(|(dir, narrow)| {
+            let names = machine.names(&format!("{dir}/nvidia"));
+            let names = names.into_iter().filter(|name| name != "xorg");
+            names.map(move |name| (format!("{dir}/nvidia/{name}"), narrow)).collect::<Vec<_>>()
+        })
+        .collect();
+    let series = series.iter().map(|(dir, narrow)| (dir.as_str(), *narrow));
+    for (dir, guess) in wide.map(|dir| (dir, false)).chain(narrow.map(|dir| (dir, true))).chain(series) {
         let names = machine.names(dir);
         if names.is_empty() {
             continue;

@@ -21,15 +21,11 @@ const SCRIPT_SIZE: u64 = 4096;
 pub(super) fn find(machine: &dyn Machine, own_root: Option<&str>, found: &mut DriverFiles) {
     let own = own_root.map(|root| format!("{root}/bin"));
     // the last is NixOS's
-    let dirs = [
-        "/usr/bin",
-        "/usr/sbin",
-        "/usr/local/bin",
-        "/opt/bin",
-        "/usr/lib/nvidia/current",
-        "/run/current-system/sw/bin",
-    ];
-    let dirs: Vec<&str> = dirs.into_iter().chain(own.as_deref()).collect();
+    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/bin", "/run/current-system/sw/bin"];
+    // Debian keeps each series in a directory of its own, to which alternatives lead
+    let series = machine.names("/usr/lib/nvidia");
+    let series: Vec<String> = series.iter().map(|name| format!("/usr/lib/nvidia/{name}")).collect();
+    let dirs: Vec<&str> = dirs.into_iter().chain(own.as_deref()).chain(series.iter().map(String::as_str)).collect();
     for name in BINARIES {
         let mut script = None;
         let mut real = None;
