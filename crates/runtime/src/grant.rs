@@ -12,7 +12,7 @@ use oci::require::{Card, Driver, Required};
 use oci::resolve::{Chosen, SpecAt, Unresolved, resolve};
 use oci::settings::Settings;
 
-use crate::{extras, heap, host, refresh, specs};
+use crate::{extras, host, refresh, specs};
 
 /// What a container gets.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ fn cards<'d>(driver: &'d Driver, edits: &[Cow<'static, Edits>]) -> Vec<&'d Card>
 
 fn devices(grant: &mut Grant, request: &Request, settings: &Settings, only: Option<&[String]>) -> Result<(), String> {
     let kind = settings.default_kind.as_str();
-    heap::ready();
+
     // most containers: our own file has it, and it is as it was
     if let Some(ours) = specs::ours(request, settings) {
         // kept to the end of the process, which is near: it becomes another program

@@ -19,7 +19,7 @@ mod create;
 mod extras;
 mod files;
 mod grant;
-mod heap;
+
 mod host;
 mod lowlevel;
 pub mod prestart;
