@@ -73,7 +73,7 @@ pub fn trial(global: &Global, args: &TrialArgs) -> anyhow::Result<u8> {
     let mut left = Left { client: &client, names: names.to_vec(), image: None, dir: None };
     let image = match &args.image {
         Some(image) => {
-            let dir = std::env::temp_dir().join(&own.replace(':', "-"));
+            let dir = std::env::temp_dir().join(own.replace(':', "-"));
             std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
             left.dir = Some(dir.clone());
             bundle.copy_to(&dir)?;
@@ -263,7 +263,7 @@ fn words(said: &str) -> String {
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     let error =
         lines().find(|line| line.contains("Error:") || line.contains("Error response") || line.starts_with("ctr:"));
-    error.or_else(|| lines().last()).unwrap_or("it said nothing").to_owned()
+    error.or_else(|| lines().next_back()).unwrap_or("it said nothing").to_owned()
 }
 
 /// A container that asked for nothing has nothing.

@@ -232,7 +232,7 @@ pub const XID: Check<Facts> = Check {
                 .seen(line.source.clone(), line.text.clone())
                 .fix(
                     Fix::by_hand(
-                        &format!("see whether it still answers, then {}", known.action),
+                        format!("see whether it still answers, then {}", known.action),
                         &paste,
                         "nothing to take back",
                     )

@@ -1,5 +1,7 @@
 //! The engines' own clients: loading an image, starting a container with a request or without, and taking both away.
 
+#![allow(clippy::disallowed_types, reason = "starts the engines' own clients, and takes away what it started")]
+
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! Inside the container: what is there of a card, asked of the container's own nodes, loader and libraries.
 
+#![allow(clippy::disallowed_types, reason = "opens the nodes of the container that it runs in")]
+
 use std::os::unix::fs::FileTypeExt as _;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
