@@ -33,6 +33,9 @@ pub struct Way {
     /// Bind mounts of a container with a user namespace are mapped to it (`idmap`), as CDI's library does since 1.0.
     /// Not every file system can, and the driver's files are readable by all: so it is a choice.
     pub idmap: bool,
+    /// Nodes come as bind mounts and not as devices: whoever is not root can make no node, and crun then gives up where it
+    /// would bind one itself. Who has no device cgroup needs no rule either.
+    pub bind_nodes: bool,
 }
 
 /// A changed configuration.
@@ -110,7 +113,11 @@ pub fn apply(
             let path = host_path(node);
             let numbers = live(path).ok_or_else(|| ApplyError::NoNode(path.to_owned()))?;
             warnings.extend(stale_numbers(node, numbers));
-            nodes.push((node, numbers));
+            if way.bind_nodes {
+                mounts.push((&node.path, bound(node)));
+            } else {
+                nodes.push((node, numbers));
+            }
         }
         for net in &edit.net_devices {
             net_device(&mut tree, net)?;
@@ -303,6 +310,13 @@ fn made<'a>(mount: &Mount, mapped: bool) -> Tree<'a> {
     }
     out.push('}');
     Tree::owned(out)
+}
+
+/// A node as a bind mount of the host's.
+fn bound(node: &DeviceNode) -> Tree<'static> {
+    let options = ["bind", "rprivate", "nosuid", "noexec"].map(str::to_owned).to_vec();
+    let (host_path, container_path) = (host_path(node).to_owned(), node.path.clone());
+    made(&Mount { host_path, container_path, options, ..Mount::default() }, false)
 }
 
 /// Replaces and adds mounts, then sorts all by depth, as the engines have it, so that none covers one made before it.

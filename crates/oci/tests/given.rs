@@ -169,7 +169,7 @@ fn edits_are_applied_as_the_specification_has_them() {
 #[test]
 fn capabilities_choose_the_mounts() {
     let edits = full();
-    let way = Way { only: Some(Capabilities::parse("utility").unwrap()), idmap: false };
+    let way = Way { only: Some(Capabilities::parse("utility").unwrap()), ..Way::default() };
     let text = apply("{}", &[&edits], way, &mut live).unwrap().text;
     assert!(text.contains("nvidia-smi") && !text.contains("libcuda"), "{text}");
 }
@@ -178,9 +178,20 @@ fn capabilities_choose_the_mounts() {
 fn a_user_namespace_may_have_its_mounts_mapped() {
     let config = r#"{"linux":{"namespaces":[{"type":"user"}]}}"#;
     let edits = full();
-    let text = |config: &str, idmap| apply(config, &[&edits], Way { only: None, idmap }, &mut live).unwrap().text;
+    let text = |config: &str, idmap| apply(config, &[&edits], Way { idmap, ..Way::default() }, &mut live).unwrap().text;
     assert!(text(config, true).contains(r#"["ro","rbind","idmap"]"#));
     assert!(!text(config, false).contains("idmap") && !text("{}", true).contains("idmap"));
+}
+
+#[test]
+fn who_is_not_root_gets_nodes_as_mounts() {
+    let edits = nodes(&["/dev/nvidia0"]);
+    let way = Way { bind_nodes: true, ..Way::default() };
+    let text = apply("{}", &[&edits], way, &mut live).unwrap().text;
+    let wanted = r#"{"mounts":[{"destination":"/dev/nvidia0","source":"/dev/nvidia0","options":["bind","rprivate","nosuid","noexec"]}]}"#;
+    assert_eq!(text, wanted, "no device, and no rule of a cgroup");
+    let gone = apply("{}", &[&nodes(&["/dev/nvidia9"])], way, &mut live).unwrap_err();
+    assert_eq!(gone, ApplyError::NoNode("/dev/nvidia9".into()));
 }
 
 #[test]

@@ -128,7 +128,8 @@ fn devices(grant: &mut Grant, request: &Request, settings: &Settings, only: Opti
 fn take(grant: &mut Grant, chosen: &Chosen<'static>, request: &Request) {
     grant.edits = chosen.edits.iter().map(|edits| Cow::Borrowed(*edits)).collect();
     // whoever names CDI devices gets what every reader of the spec would give
-    grant.way = Way { only: (!chosen.qualified).then_some(request.capabilities), idmap: false };
+    let only = (!chosen.qualified).then_some(request.capabilities);
+    grant.way = Way { only, idmap: false, bind_nodes: !rustix::process::geteuid().is_root() };
     let specs: Vec<&str> = chosen.specs.iter().map(|at| at.path.as_str()).collect();
     grant.what = format!(
         "devices [{}] of {}, capabilities {}",

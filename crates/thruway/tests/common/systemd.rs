@@ -33,7 +33,7 @@ impl Systemd {
         let name = folder.path().file_name().expect("a name").to_string_lossy().into_owned();
         let cgroup = format!("thruway-test{name}");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
-        let mut outer = Command::new("bash")
+        let outer = Command::new("bash")
             .args([
                 concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/systemd.sh"),
                 &folder.path().to_string_lossy(),
@@ -44,41 +44,33 @@ impl Systemd {
             .stderr(log)
             .spawn()
             .expect("bash");
+        let mut machine = Systemd { init: String::new(), folder, outer, cgroup };
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(30) {
-            let children =
-                std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.id())).unwrap_or_default();
+            std::thread::sleep(Duration::from_millis(50));
+            if machine.outer.try_wait().expect("its state").is_some() {
+                println!("SKIP: no namespaces for a systemd here: {}", machine.log());
+                return None;
+            }
+            let path = format!("/proc/{0}/task/{0}/children", machine.outer.id());
+            let children = std::fs::read_to_string(path).unwrap_or_default();
             // before it, the script's own programs come and go
             let is_init =
                 |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd\n");
-            if let Some(init) = children.split_whitespace().find(is_init) {
-                let machine = Systemd { init: init.to_owned(), folder, outer, cgroup };
-                // its own word for "up" is running; degraded is up too
-                loop {
-                    let state = machine.run("systemctl is-system-running 2>&1");
-                    if state.starts_with("running") || state.starts_with("degraded") {
-                        return Some(machine);
-                    }
-                    if begun.elapsed() > Duration::from_secs(30) {
-                        println!("SKIP: systemd does not come up here: {state} {}", machine.log());
-                        return None;
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
+            let Some(init) = children.split_whitespace().find(is_init) else { continue };
+            machine.init = init.to_owned();
+            // degraded is up too
+            let state = machine.run("systemctl is-system-running 2>&1");
+            if state.starts_with("running") || state.starts_with("degraded") {
+                return Some(machine);
             }
-            if outer.try_wait().expect("its state").is_some() {
-                println!("SKIP: no namespaces for a systemd here: {}", log_of(&folder));
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = outer.kill();
-        println!("SKIP: systemd does not start here: {}", log_of(&folder));
+        println!("SKIP: systemd does not come up here: {}", machine.log());
         None
     }
 
     fn log(&self) -> String {
-        log_of(&self.folder)
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// A shell script on that machine.
@@ -98,10 +90,6 @@ impl Systemd {
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }
-}
-
-fn log_of(folder: &tempfile::TempDir) -> String {
-    std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
 }
 
 impl Drop for Systemd {
