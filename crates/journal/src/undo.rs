@@ -381,7 +381,10 @@ impl Journal<'_> {
             }
             Some(Image::Link { target, uid, gid }) => self.files.link(path, target, (*uid, *gid))?,
             Some(Image::Absent) if matches!(op, Op::Link { .. }) => {
-                self.files.remove(path)?;
+                // A run that was cut off may have made neither the link nor the directories above it.
+                if self.files.here(path)?.0 != Image::Absent {
+                    self.files.remove(path)?;
+                }
                 self.files.remove_dirs(&record.dirs)?;
             }
             Some(Image::Absent) => {

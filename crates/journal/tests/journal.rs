@@ -119,7 +119,7 @@ fn apply_then_undo_is_the_identity() {
     let hands = Copier::new(dir.path());
     let mut journal = Journal::open(dir.path(), &hands).unwrap();
     let applied = journal.apply(&plan(), &mut |_| {}).unwrap();
-    assert_eq!((applied.number, applied.steps), (1, 5));
+    assert_eq!((applied.number, applied.steps), (1, 6));
     let grub = dir.path().join("etc/default/grub");
     assert_eq!(grub.metadata().unwrap().mode() & 0o7777, 0o604, "an existing file keeps its mode");
     assert_eq!(dir.path().join("etc/udev/rules.d/61-thruway.rules").metadata().unwrap().mode() & 0o7777, 0o640);
@@ -129,7 +129,14 @@ fn apply_then_undo_is_the_identity() {
     let undone = journal.undo(1).unwrap();
     assert_eq!(
         undone.steps,
-        ["remove old", "write /etc/udev/rules.d/61-thruway.rules", "write /etc/default/grub", "generate", "restart"]
+        [
+            "link",
+            "remove old",
+            "write /etc/udev/rules.d/61-thruway.rules",
+            "write /etc/default/grub",
+            "generate",
+            "restart"
+        ]
     );
     assert_eq!(snapshot(dir.path()), before);
     assert!(matches!(journal.undo(1), Err(Error::AlreadyUndone(1))));
