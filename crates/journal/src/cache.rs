@@ -3,16 +3,17 @@
 //! the new, whenever the writer dies.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use machine::Machine as _;
+use machine::{Machine as _, MachineExt as _};
 use model::Seen;
-use rustix::fs::{AtFlags, FileType, Mode, makedev};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, makedev};
 use rustix::io::Errno;
 
 use crate::Error;
 use crate::files::Files;
-use crate::write::Like;
+use crate::write::{Like, is_temporary, remove_if_there};
 
 /// The generated files below one root.
 pub struct Cache {
@@ -37,6 +38,30 @@ impl Cache {
         self.folder(path)?;
         self.files.write(path, bytes, &Like { mode: 0o644, image: None, time: false })?;
         Ok(true)
+    }
+
+    /// Has the directory to itself, for as long as the descriptor is held, among those that ask so: two writers that make the
+    /// same again would tread on each other. What one that was killed left half-written is removed. `make`: the directory is
+    /// made where it is not there; else there is nothing to hold.
+    ///
+    /// # Errors
+    /// As [`Cache::put`].
+    pub fn sole(&self, dir: &str, make: bool) -> Result<Option<OwnedFd>, Error> {
+        let inside = format!("{}/.", dir.trim_end_matches('/'));
+        if make {
+            self.folder(&inside)?;
+        } else if !self.files.machine.stat(dir).is_there() {
+            return Ok(None);
+        }
+        let fail = |errno: Errno| Error::io(dir, errno);
+        let held = self.files.dir(&self.files.real(dir)?).map_err(fail)?;
+        // flock(2) takes no O_PATH descriptor
+        let own = rustix::fs::openat(&held, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+        rustix::fs::flock(&own, FlockOperation::LockExclusive).map_err(fail)?;
+        for name in self.files.machine.names(dir).iter().filter(|name| is_temporary(name)) {
+            remove_if_there(&held, name).map_err(fail)?;
+        }
+        Ok(Some(own))
     }
 
     /// Has no file of this name; false where there was none.
@@ -122,6 +147,26 @@ mod tests {
         assert!(cache.remove("/run/cdi/a.json").unwrap());
         assert!(!cache.remove("/run/cdi/a.json").unwrap());
         assert_eq!(std::fs::read_dir(folder.path().join("run/cdi")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_and_two_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        assert!(cache.sole("/run/cdi", false).unwrap().is_none(), "nothing is made for nothing");
+        let held = cache.sole("/run/cdi", true).unwrap();
+        assert!(held.is_some());
+        std::fs::write(folder.path().join("run/cdi/.a.json.thruway-new"), "half").unwrap();
+        std::fs::write(folder.path().join("run/cdi/.mine"), "kept").unwrap();
+        let path = folder.path().to_owned();
+        let second =
+            std::thread::spawn(move || Cache::open(&path).unwrap().sole("/run/cdi", true).map(|_| ()).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!second.is_finished(), "the second waits");
+        drop(held);
+        second.join().unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.path().join("run/cdi")).unwrap().flatten().collect();
+        assert_eq!(left.iter().map(|entry| entry.file_name()).collect::<Vec<_>>(), [".mine"]);
     }
 
     #[test]

@@ -149,6 +149,11 @@ fn temporary_name(name: &str) -> String {
     format!(".{name}.thruway-new")
 }
 
+/// Whether a name is one of those.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".thruway-new")
+}
+
 pub(crate) fn remove_if_there(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),

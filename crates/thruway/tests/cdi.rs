@@ -512,12 +512,19 @@ fn the_spec_follows_what_happens() {
 #[test]
 fn a_killed_writer_leaves_whole_files() {
     let Some(machine) = machine("h100x8", Layout::Ubuntu) else { return };
-    // spread over as long as a run takes here, and a little longer
-    let start = Instant::now();
-    machine.done(&["refresh"]);
-    let whole = start.elapsed();
+    // spread over as long as a run takes here at its quickest, and a little longer
+    let run = || {
+        let start = Instant::now();
+        machine.done(&["refresh"]);
+        start.elapsed()
+    };
+    let whole = (0..3).map(|_| run()).min().expect("three");
     let (mut killed, mut seen) = (0, BTreeSet::new());
-    for round in 0..60_u32 {
+    // how many are met in the middle depends on what else the machine does
+    for round in 0..600_u32 {
+        if round >= 60 && killed > 20 {
+            break;
+        }
         // two states in turn, so that each run has something to write
         if round % 2 == 0 {
             machine.put(PROMISE, &promise());
@@ -543,7 +550,7 @@ fn a_killed_writer_leaves_whole_files() {
     machine.done(&["refresh"]);
     let left = std::fs::read_dir(machine.at("/var/run/cdi")).expect("lists").flatten();
     let left: Vec<String> = left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    println!("{killed} of 60 killed, {} states seen, left: {}", seen.len(), left.len());
-    assert!(killed > 10 && seen.len() > 8, "{killed} killed, seen {seen:?}");
+    println!("{killed} killed, {} states seen, left: {}", seen.len(), left.len());
+    assert!(killed > 20 && seen.len() > 8, "{killed} killed, seen {seen:?}");
     assert!(left.iter().all(|name| name.ends_with(".json")), "{left:?}");
 }

@@ -111,3 +111,22 @@ fn the_shims_card_outlives_a_reload() {
     assert_eq!(over_a_reload(&machine, "shimmed"), (all.into(), all.into()));
     machine.run("runc --systemd-cgroup delete -f shimmed");
 }
+
+/// The refresh service comes up under its own hardening, takes away specs of a driver that is gone, and ends when told.
+#[test]
+fn the_refresh_service_runs_as_its_unit_says() {
+    let Some(machine) = Systemd::start() else { return };
+    machine.run("mkdir -p /usr/bin /run/cdi");
+    std::fs::copy(env!("CARGO_BIN_EXE_thruway"), machine.path("/usr/bin/thruway")).expect("the program");
+    std::fs::write(machine.path(&format!("/etc/systemd/system/{}", cdi::unit::SERVICE_NAME)), cdi::unit::SERVICE)
+        .expect("the unit");
+    std::fs::write(machine.path("/run/cdi/nvidia.com-gpu.json"), SPEC).expect("an old spec");
+    let started = machine
+        .run("systemctl daemon-reload; systemctl start thruway-cdi-refresh; systemctl is-active thruway-cdi-refresh");
+    let log = machine.run("journalctl -o cat -u thruway-cdi-refresh 2>&1 | tail -20");
+    assert_eq!(started, "active\n", "{log}");
+    let left = machine.run("ls /run/cdi");
+    assert_eq!(left, "", "no driver runs here: {log}");
+    let ended = machine.run("systemctl stop thruway-cdi-refresh; systemctl show -P Result thruway-cdi-refresh");
+    assert_eq!(ended, "success\n");
+}

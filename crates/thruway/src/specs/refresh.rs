@@ -88,7 +88,12 @@ pub(super) fn once(machine: &dyn Machine, cache: Option<&Cache>, args: &RefreshA
     if args.create_nodes {
         control_nodes(machine, cache, &mut done);
     }
+    // the look stands behind whoever wrote before, so that what is written last was seen last
+    let mut alone = cache.map_or(Ok(None), |cache| cache.sole(&args.output_dir, false))?;
     let Wish { files, remove, notes, spec, none } = cdi::wish(machine, &args.output_dir, &options(&args.how));
+    if let Some(cache) = cache.filter(|_| alone.is_none() && !files.is_empty()) {
+        alone = cache.sole(&args.output_dir, true)?;
+    }
     for (path, bytes) in &files {
         let fresh = match cache {
             Some(cache) => cache.put(path, bytes)?,
@@ -103,6 +108,7 @@ pub(super) fn once(machine: &dyn Machine, cache: Option<&Cache>, args: &RefreshA
         };
         done.removed.extend(there.then_some(path));
     }
+    drop(alone);
     if args.dev_char_links {
         char_links(machine, cache, &mut done);
     }
