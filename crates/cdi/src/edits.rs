@@ -150,7 +150,7 @@ impl<'o> Place<'o> {
             && wants("enable-cuda-compat")
         {
             add(["--driver", version]);
-            if let Some(cuda) = cuda_of(version) {
+            if let Some(cuda) = oci::require::cuda_of(version) {
                 add(["--cuda", cuda]);
             }
         }
@@ -226,38 +226,4 @@ pub(crate) fn in_order(mut mounts: Vec<Mount>) -> Vec<Mount> {
 
 fn depth(path: &str) -> usize {
     path.matches('/').count()
-}
-
-/// The CUDA version that a driver of a branch brings. Source: NVIDIA's CUDA Toolkit release notes, table of driver versions.
-pub fn cuda_of(driver: &str) -> Option<&'static str> {
-    let branch: u32 = driver.split('.').next()?.parse().ok()?;
-    let known = [
-        (590, "13.1"),
-        (580, "13.0"),
-        (575, "12.9"),
-        (570, "12.8"),
-        (565, "12.7"),
-        (560, "12.6"),
-        (555, "12.5"),
-        (550, "12.4"),
-        (545, "12.3"),
-        (535, "12.2"),
-        (530, "12.1"),
-        (525, "12.0"),
-        (520, "11.8"),
-        (515, "11.7"),
-        (510, "11.6"),
-        (495, "11.5"),
-        (470, "11.4"),
-        (465, "11.3"),
-        (460, "11.2"),
-        (455, "11.1"),
-        (450, "11.0"),
-        (440, "10.2"),
-        (418, "10.1"),
-        (410, "10.0"),
-        (396, "9.2"),
-        (390, "9.1"),
-    ];
-    known.iter().find(|(known, _)| *known == branch).map(|(_, cuda)| *cuda)
 }

@@ -19,7 +19,6 @@ pub mod transform;
 pub mod unit;
 mod wsl;
 
-pub use edits::cuda_of;
 pub use files::{Binary, DriverFiles, Library, MountFile, driver_files};
 pub use generate::{Gathered, Generated, NoSpec, gather_here, generate, generate_here};
 pub use judge::{Fault, Judged, judge};

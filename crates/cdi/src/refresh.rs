@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::generate::Gathered;
 use crate::options::{Options, Wanted};
-use crate::{GpuNodes, Mode, NoSpec, cuda_of, gather_here, generate_mode};
+use crate::{GpuNodes, Mode, NoSpec, gather_here, generate_mode};
 
 /// The directory that engines read first, and that is empty after a boot.
 pub const OUTPUT_DIR: &str = "/var/run/cdi";
@@ -131,8 +131,12 @@ fn driver_json(machine: &dyn Machine, gathered: &Gathered) -> String {
             name,
         }
     });
-    let json =
-        DriverJson { schema: 1, driver: &gathered.version, cuda: cuda_of(&gathered.version), gpus: gpus.collect() };
+    let json = DriverJson {
+        schema: 1,
+        driver: &gathered.version,
+        cuda: oci::require::cuda_of(&gathered.version),
+        gpus: gpus.collect(),
+    };
     serde_json::to_string(&json).unwrap_or_default() + "\n"
 }
 

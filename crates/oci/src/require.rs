@@ -73,13 +73,17 @@ const BRANCHES: &[(u32, &str)] = &[
     (384, "9.0"),
 ];
 
+/// The CUDA version that a driver brings, at least: that of the newest branch in the table that is not newer.
+pub fn cuda_of(driver: &str) -> Option<&'static str> {
+    let branch: u32 = driver.split('.').next()?.parse().ok()?;
+    BRANCHES.iter().find(|(known, _)| *known <= branch).map(|(_, cuda)| *cuda)
+}
+
 impl Driver {
     /// What is known of a driver by its version alone.
     pub fn of_version(version: &str) -> Driver {
-        let branch: Option<u32> = version.split('.').next().and_then(|branch| branch.parse().ok());
-        let cuda = branch.and_then(|branch| BRANCHES.iter().find(|(known, _)| *known <= branch));
-        // a branch that is newer than the table has at least the table's last
-        Driver { driver: Some(version.to_owned()), cuda: cuda.map(|(_, cuda)| (*cuda).to_owned()), gpus: Vec::new() }
+        let cuda = cuda_of(version).map(str::to_owned);
+        Driver { driver: Some(version.to_owned()), cuda, gpus: Vec::new() }
     }
 }
 
