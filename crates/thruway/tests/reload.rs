@@ -14,11 +14,13 @@ const SPEC: &str = r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu",
            {"name":"all","containerEdits":{"deviceNodes":[{"path":"/dev/nvidia0"},{"path":"/dev/nvidia1"}]}}],
 "containerEdits":{"env":["NVIDIA_VISIBLE_DEVICES=void"],"deviceNodes":[{"path":"/dev/nvidiactl"}]}}"#;
 
-/// Where the programs beside thruway are.
-fn program(name: &str) -> String {
+/// A program beside thruway, put where it would be installed: what is built may lie below a directory that is another there.
+fn program(machine: &Systemd, name: &str) -> String {
     let test = std::env::current_exe().expect("this test");
     let profile = test.parent().and_then(std::path::Path::parent).expect("the profile's folder");
-    profile.join(name).to_string_lossy().into_owned()
+    let path = format!("/usr/bin/{name}");
+    std::fs::copy(profile.join(name), machine.path(&path)).expect("it is built");
+    path
 }
 
 /// A bundle at /bundle that sleeps, with a spec in /etc/cdi.
@@ -84,9 +86,9 @@ fn a_reload_takes_away_what_systemd_was_not_told() {
 #[test]
 fn the_prestart_hooks_card_outlives_a_reload() {
     let Some(machine) = Systemd::start() else { return };
+    let path = program(&machine, "thruway-runtime");
     bundle(&machine, |config| {
         ask(config, "NVIDIA_VISIBLE_DEVICES=0");
-        let path = program("thruway-runtime");
         config["hooks"] = json!({"prestart": [{"path": path, "args": ["nvidia-container-runtime-hook", "prestart"]}]});
     });
     let started =
@@ -103,7 +105,7 @@ fn the_prestart_hooks_card_outlives_a_reload() {
 fn the_shims_card_outlives_a_reload() {
     let Some(machine) = Systemd::start() else { return };
     bundle(&machine, |config| ask(config, "NVIDIA_VISIBLE_DEVICES=all"));
-    let shim = program("thruway-runtime");
+    let shim = program(&machine, "thruway-runtime");
     let started = machine
         .run(&format!("cd /bundle && {shim} --systemd-cgroup run -d shimmed </dev/null >/tmp/out 2>&1; cat /tmp/out"));
     assert_eq!(started, "");
@@ -117,7 +119,7 @@ fn the_shims_card_outlives_a_reload() {
 fn the_refresh_service_runs_as_its_unit_says() {
     let Some(machine) = Systemd::start() else { return };
     machine.run("mkdir -p /usr/bin /run/cdi");
-    std::fs::copy(env!("CARGO_BIN_EXE_thruway"), machine.path("/usr/bin/thruway")).expect("the program");
+    program(&machine, "thruway");
     std::fs::write(machine.path(&format!("/etc/systemd/system/{}", cdi::unit::SERVICE_NAME)), cdi::unit::SERVICE)
         .expect("the unit");
     std::fs::write(machine.path("/run/cdi/nvidia.com-gpu.json"), SPEC).expect("an old spec");
