@@ -88,7 +88,7 @@ pub fn judge(machine: &dyn Machine, spec: &Spec, running: Option<&str>, gpus: &[
             }
         }
         for node in &edits.device_nodes {
-            let path = node.host_path.as_deref().unwrap_or(&node.path);
+            let path = node.host();
             if !looked.insert(path) {
                 continue;
             }

@@ -19,6 +19,8 @@ pub mod transform;
 pub mod unit;
 mod wsl;
 
+pub use formats::cdispec::SPEC_DIRS;
+
 pub use files::{Binary, DriverFiles, Library, MountFile, driver_files};
 pub use generate::{Gathered, Generated, NoSpec, gather_here, generate, generate_here};
 pub use judge::{Fault, Judged, judge};
@@ -26,13 +28,10 @@ pub use modes::{Mode, generate_mode};
 pub use nodes::{CONTROL_NODES, GpuNodes, MigPart, gpu_nodes};
 pub use options::{HookWish, Naming, Options, Wanted};
 pub use refresh::{DRIVER_FILE, OUTPUT_DIR, SPEC_NAME, Wish, capability_file, others, pulse, watched, wish};
-pub use specs::{Finding, Listed, SpecFile, State, Weight, check, list, read_dirs, read_file};
+pub use specs::{Finding, GONE, Listed, SpecFile, State, Weight, check, list, read_dirs, read_file};
 
 /// The hook that a spec names, where it is installed.
 pub const HOOK: &str = "/usr/bin/thruway-hook";
 
 /// The kind under which NVIDIA GPUs are known to engines, schedulers and people.
 pub const KIND: &str = "nvidia.com/gpu";
-
-/// Where engines look for specs, in rising priority.
-pub const SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];

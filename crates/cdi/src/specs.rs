@@ -16,7 +16,8 @@ pub struct SpecFile {
     /// The directory's place in the order of priority: a later one wins.
     pub priority: usize,
     pub state: State,
-    text: String,
+    /// None where it could not be read.
+    pub bytes: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,8 +28,13 @@ pub enum State {
         line: u32,
         says: String,
     },
+    /// Listed, yet not there: a link that leads nowhere. Or never there, where it was asked for by its name.
+    Gone,
     Unreadable(Reason),
 }
+
+/// What is said of [`State::Gone`].
+pub const GONE: &str = "it is not there, or a link that leads nowhere";
 
 /// A device that engines would know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -92,20 +98,18 @@ pub fn read_dirs(machine: &dyn Machine, dirs: &[String]) -> (Vec<SpecFile>, Vec<
 /// One spec file; `None` where engines pass its name over.
 pub fn read_file(machine: &dyn Machine, path: &str, priority: usize) -> Option<SpecFile> {
     let form = Form::of_path(path)?;
-    let (state, text) = match machine.read(path) {
+    let (state, bytes) = match machine.read(path) {
         Seen::Is(bytes) => {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            match cdispec::parse(&bytes, form) {
-                Ok(spec) => (State::Spec(Box::new(spec)), text),
-                Err(bad) => (State::Broken { line: bad.line, says: bad.says }, text),
-            }
+            let state = match cdispec::parse(&bytes, form) {
+                Ok(spec) => State::Spec(Box::new(spec)),
+                Err(bad) => State::Broken { line: bad.line, says: bad.says },
+            };
+            (state, Some(bytes))
         }
-        Seen::Absent => {
-            (State::Unreadable(Reason::Other("it is not there, or a link that leads nowhere".into())), String::new())
-        }
-        Seen::Unreadable(reason) => (State::Unreadable(reason), String::new()),
+        Seen::Absent => (State::Gone, None),
+        Seen::Unreadable(reason) => (State::Unreadable(reason), None),
     };
-    Some(SpecFile { path: path.to_owned(), priority, state, text })
+    Some(SpecFile { path: path.to_owned(), priority, state, bytes })
 }
 
 impl SpecFile {
@@ -116,8 +120,10 @@ impl SpecFile {
         }
     }
 
-    fn line(&self, needle: &str) -> u32 {
-        let at = self.text.lines().position(|line| !needle.is_empty() && line.contains(needle));
+    /// The first line that has this, 1-based; 0 where none has.
+    pub fn line(&self, needle: &str) -> u32 {
+        let text = String::from_utf8_lossy(self.bytes.as_deref().unwrap_or_default());
+        let at = text.lines().position(|line| !needle.is_empty() && line.contains(needle));
         at.map_or(0, |at| at as u32 + 1)
     }
 
@@ -241,8 +247,9 @@ fn alone(machine: &dyn Machine, file: &SpecFile, running: Option<&str>, gpus: &[
             add(found, path, *line, Weight::Fault, Finds { says, fix: again });
             return;
         }
-        State::Unreadable(reason) => {
-            let says = format!("it could not be read: {reason}");
+        State::Gone | State::Unreadable(_) => {
+            let why = if let State::Unreadable(reason) = &file.state { reason.to_string() } else { GONE.to_owned() };
+            let says = format!("it could not be read: {why}");
             add(found, path, 0, Weight::Fault, Finds { says, fix: "look again as root".to_owned() });
             return;
         }

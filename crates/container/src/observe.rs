@@ -1,9 +1,6 @@
 //! Machine → facts.
 
-use std::collections::BTreeSet;
-
 use cdi::GpuNodes;
-use formats::cdispec::{self, Form};
 use gpu::Inventory;
 use machine::{Machine, MachineExt};
 use model::{Digest, Reason, Seen};
@@ -58,55 +55,25 @@ pub fn observe(machine: &dyn Machine, inventory: &Inventory) -> Facts {
 
 /// Every spec file that engines read, in their directories' rising priority.
 fn specs(machine: &dyn Machine, running: Option<&str>, gpus: &[GpuNodes]) -> (Vec<SpecFile>, Vec<(String, Reason)>) {
-    let mut found = Vec::new();
-    let mut unseen = Vec::new();
-    let mut dirs = BTreeSet::new();
-    for dir in cdi::SPEC_DIRS {
-        // /var/run is a link to /run on all but the oldest systems.
-        let real = machine.resolve(dir).is().unwrap_or_else(|| dir.to_owned());
-        if !dirs.insert(real.clone()) {
-            continue;
-        }
-        match machine.list(&real) {
-            Seen::Is(names) => {
-                for name in names {
-                    let path = format!("{real}/{name}");
-                    if let Some(form) = Form::of_path(&path) {
-                        found.push(spec(machine, path, form, running, gpus));
-                    }
-                }
-            }
-            Seen::Absent => {}
-            Seen::Unreadable(reason) => unseen.push((real, reason)),
-        }
-    }
-    (found, unseen)
+    // by the directories' real names: /var/run is a link to /run on all but the oldest systems
+    let dirs = cdi::SPEC_DIRS.map(|dir| machine.resolve(dir).is().unwrap_or_else(|| dir.to_owned()));
+    let (files, unseen) = cdi::read_dirs(machine, &dirs);
+    (files.into_iter().map(|file| spec(machine, file, running, gpus)).collect(), unseen)
 }
 
-fn spec(machine: &dyn Machine, path: String, form: Form, running: Option<&str>, gpus: &[GpuNodes]) -> SpecFile {
-    let bytes = match machine.read(&path) {
-        Seen::Is(bytes) => bytes,
-        Seen::Absent => {
-            // Listed, yet not there: a link that leads nowhere.
-            return SpecFile { path, digest: None, state: SpecState::Unreadable(Reason::BadLink) };
-        }
-        Seen::Unreadable(reason) => return SpecFile { path, digest: None, state: SpecState::Unreadable(reason) },
-    };
-    let digest = Some(Digest::of(&bytes));
-    let state = match cdispec::parse(&bytes, form) {
-        Err(bad) => SpecState::Broken { line: bad.line, says: bad.says },
-        Ok(spec) => {
-            let judged = cdi::judge(machine, &spec, running, gpus);
-            let text = String::from_utf8_lossy(&bytes);
-            let line = |needle: &str| {
-                let at = text.lines().position(|line| !needle.is_empty() && line.contains(needle));
-                at.and_then(|at| u32::try_from(at + 1).ok())
-            };
-            let lines = judged.faults.iter().map(|fault| line(fault.needle())).collect();
-            SpecState::Parsed { problems: spec.problems(), spec: Box::new(spec), judged, lines }
+fn spec(machine: &dyn Machine, file: cdi::SpecFile, running: Option<&str>, gpus: &[GpuNodes]) -> SpecFile {
+    let state = match &file.state {
+        cdi::State::Gone => SpecState::Unreadable(Reason::BadLink),
+        cdi::State::Unreadable(reason) => SpecState::Unreadable(reason.clone()),
+        cdi::State::Broken { line, says } => SpecState::Broken { line: *line, says: says.clone() },
+        cdi::State::Spec(spec) => {
+            let judged = cdi::judge(machine, spec, running, gpus);
+            let lines =
+                judged.faults.iter().map(|fault| Some(file.line(fault.needle())).filter(|line| *line > 0)).collect();
+            SpecState::Parsed { problems: spec.problems(), spec: spec.clone(), judged, lines }
         }
     };
-    SpecFile { path, digest, state }
+    SpecFile { digest: file.bytes.as_deref().map(Digest::of), path: file.path, state }
 }
 
 fn char_links(machine: &dyn Machine, gpus: &[GpuNodes]) -> Vec<CharLink> {

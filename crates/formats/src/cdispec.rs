@@ -80,6 +80,22 @@ pub struct DeviceNode {
     pub gid: Option<u32>,
 }
 
+impl DeviceNode {
+    /// Its path on the host.
+    pub fn host(&self) -> &str {
+        self.host_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&self.path)
+    }
+
+    /// What a container may do with it, of `rwm`: all of it where the spec says nothing; "none" is empty.
+    pub fn access(&self) -> &str {
+        match self.permissions.as_deref() {
+            None | Some("") => "rwm",
+            Some("none") => "",
+            Some(access) => access,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mount {
@@ -214,10 +230,15 @@ impl Edits {
 }
 
 /// The released versions, oldest first.
+/// Where engines look for specs, in rising priority.
+pub const SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 const VERSIONS: [&str; 8] = ["0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
 /// Those among them that brought a field.
 const NEEDED: [&str; 6] = ["0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "1.1.0"];
-const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+/// The stages that a hook may have (runtime-spec, "POSIX-platform Hooks").
+pub const HOOKS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A vendor or class: a letter first, a letter or digit last, and these between.
 fn name_ok(name: &str, between: &str) -> bool {

@@ -20,7 +20,7 @@ mod writable;
 use std::os::fd::BorrowedFd;
 
 pub use compat::{Compat, Host, Note, decide};
-pub use root::{Root, RootError};
+pub use root::{Root, RootError, open_below};
 pub use state::{State, StateError, open_root};
 
 /// Where NVIDIA's CUDA images keep their forward compatibility libraries.

@@ -87,6 +87,22 @@ fn resolve() -> ResolveFlags {
     ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
 }
 
+/// Opens a name of a container below its root's descriptor: links in it lead nowhere but into the root.
+///
+/// # Errors
+/// openat2(2)'s; EAGAIN where something goes on being renamed meanwhile.
+pub fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    // EAGAIN: something was renamed meanwhile, and the kernel cannot say whether ".." stayed inside (openat2(2)).
+    for _ in 0..64 {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve() | more) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
 impl<'a> Root<'a> {
     /// # Errors
     /// A kernel without openat2; something that is no directory; the machine's own root.
@@ -104,19 +120,7 @@ impl<'a> Root<'a> {
 
     /// The one place in which a name of the container is opened.
     fn open(&self, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
-        Self::open_below(self.fd, path, flags, more)
-    }
-
-    fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC;
-        // EAGAIN: something was renamed meanwhile, and the kernel cannot say whether ".." stayed inside (openat2(2)).
-        for _ in 0..64 {
-            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve() | more) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
-        Err(Errno::AGAIN)
+        open_below(self.fd, path, flags, more)
     }
 
     /// Links in `path` are followed inside the root.
@@ -176,7 +180,7 @@ impl<'a> Root<'a> {
             Ok(dir) => match &self.writable {
                 Some(writable) => {
                     let flags = OFlags::PATH | OFlags::DIRECTORY;
-                    let fd = Self::open_below(writable.as_fd(), path, flags, ResolveFlags::NO_XDEV)
+                    let fd = open_below(writable.as_fd(), path, flags, ResolveFlags::NO_XDEV)
                         .map_err(|cause| failed("open the directory", path, cause))?;
                     Ok(Dir { fd, ..dir })
                 }

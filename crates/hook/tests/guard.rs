@@ -8,14 +8,10 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use common::bundle::{Bundle, Watch};
-use common::{is_root, link, put, scratch};
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
+use common::{is_root, link, put, said, scratch};
 
 /// The guard: the file that is covered is replaced by a link, or the way to it is.
 #[test]

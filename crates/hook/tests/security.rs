@@ -17,17 +17,13 @@ mod common;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bundle::{Bundle, Watch};
-use common::{Elf, is_root, link, program, put, root_of, run};
+use common::{Elf, is_root, link, program, put, root_of, run, said};
 use hook::{Link, Options};
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
 
 /// Ways out of a root of `depth` directories to a path of the machine, as texts of links.
 fn ways_out(path: &Path) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use formats::cdispec::{DeviceNode, Edits, Hook, Mount};
+use formats::cdispec::{DeviceNode, Edits, HOOKS, Hook, Mount};
 use model::Capabilities;
 use serde_json::{Value, json};
 
@@ -73,11 +73,6 @@ impl fmt::Display for ApplyError {
 
 impl std::error::Error for ApplyError {}
 
-/// The path of a node on the host.
-pub fn host_path(node: &DeviceNode) -> &str {
-    node.host_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&node.path)
-}
-
 /// What a warning says where a spec's written numbers are not the node's, if they are not.
 pub fn stale_numbers(node: &DeviceNode, live: Live) -> Option<String> {
     let written = (node.major.unwrap_or(0), node.minor.unwrap_or(0));
@@ -85,7 +80,7 @@ pub fn stale_numbers(node: &DeviceNode, live: Live) -> Option<String> {
         format!(
             "the CDI spec gives {} the numbers {}:{}, and the node is {}:{} now: taking those of the node (the spec is \
              stale; thruway cdi refresh writes it anew)",
-            host_path(node),
+            node.host(),
             written.0,
             written.1,
             live.major,
@@ -110,7 +105,7 @@ pub fn apply(
     for edit in edits {
         environment(&mut tree, &edit.env)?;
         for node in &edit.device_nodes {
-            let path = host_path(node);
+            let path = node.host();
             let numbers = live(path).ok_or_else(|| ApplyError::NoNode(path.to_owned()))?;
             warnings.extend(stale_numbers(node, numbers));
             if way.bind_nodes {
@@ -262,16 +257,11 @@ fn devices(
     let refused = rules.iter().rposition(|there| !matches!(raw(there, "allow").as_deref(), Some("true")));
     let mut there: HashSet<String> = rules.iter().skip(refused.map_or(0, |at| at + 1)).map(Tree::text).collect();
     for (node, live) in &nodes {
-        let access = match node.permissions.as_deref() {
-            None | Some("") => "rwm",
-            Some("none") => "",
-            Some(access) => access,
-        };
         let mut rule = format!(
             "{{\"allow\":true,\"type\":\"{}\",\"major\":{},\"minor\":{},\"access\":",
             live.kind, live.major, live.minor
         );
-        text::quote(access, &mut rule);
+        text::quote(node.access(), &mut rule);
         rule.push('}');
         if there.insert(rule.clone()) {
             rules.push(Tree::owned(rule));
@@ -315,7 +305,7 @@ fn made<'a>(mount: &Mount, mapped: bool) -> Tree<'a> {
 /// A node as a bind mount of the host's.
 fn bound(node: &DeviceNode) -> Tree<'static> {
     let options = ["bind", "rprivate", "nosuid", "noexec"].map(str::to_owned).to_vec();
-    let (host_path, container_path) = (host_path(node).to_owned(), node.path.clone());
+    let (host_path, container_path) = (node.host().to_owned(), node.path.clone());
     made(&Mount { host_path, container_path, options, ..Mount::default() }, false)
 }
 
@@ -343,9 +333,7 @@ fn mount(tree: &mut Tree<'_>, new: Vec<(&str, Tree<'static>)>) -> Result<(), App
 }
 
 fn add_hook(tree: &mut Tree<'_>, hook: &Hook) -> Result<(), ApplyError> {
-    const STAGES: [&str; 6] =
-        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-    if !STAGES.contains(&hook.hook_name.as_str()) {
+    if !HOOKS.contains(&hook.hook_name.as_str()) {
         return Err(ApplyError::NoStage(hook.hook_name.clone()));
     }
     let mut made = String::from("{\"path\":");

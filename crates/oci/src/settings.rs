@@ -76,7 +76,7 @@ impl Default for Settings {
             mode: "auto".into(),
             default_kind: "nvidia.com/gpu".into(),
             annotation_prefixes: vec!["cdi.k8s.io/".into()],
-            spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            spec_dirs: formats::cdispec::SPEC_DIRS.map(str::to_owned).to_vec(),
             skip_mode_detection: false,
             ignore_imex: false,
             unprivileged: ByEnv::Allow,

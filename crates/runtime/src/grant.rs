@@ -171,6 +171,6 @@ fn leave_out(grant: &mut Grant, gone: &[String]) {
     }
     for edits in grant.edits.iter_mut().map(Cow::to_mut) {
         edits.mounts.retain(|mount| !gone.contains(&mount.host_path));
-        edits.device_nodes.retain(|node| !gone.iter().any(|path| path == oci::apply::host_path(node)));
+        edits.device_nodes.retain(|node| !gone.iter().any(|path| path == node.host()));
     }
 }

@@ -131,7 +131,7 @@ pub fn stale(
             }
         }
         for node in &edit.device_nodes {
-            let path = oci::apply::host_path(node);
+            let path = node.host();
             match host::node(path) {
                 Some(live) => {
                     nodes.insert(path.to_owned(), live);

@@ -5,12 +5,15 @@
 
 #[path = "common/items.rs"]
 mod items;
+#[path = "../../simnvml/tests/common/debian.rs"]
+mod packages;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use machine::Root;
+use packages::{Apt, run, unpack_all};
 use simcards::view::View;
 use simdriver::{Built, Layout, lay};
 
@@ -48,44 +51,11 @@ const PACKAGES: [&str; 18] = [
     "nvidia-{}opencl-icd",
 ];
 
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.success() { Ok(said) } else { Err(format!("{command:?}: {said}")) }
-}
-
 fn unpack(dir: &Path, root: &Path, suite: &str, packages: &[String]) -> Result<(), String> {
-    for part in ["lists/partial", "cache/archives/partial"] {
-        std::fs::create_dir_all(dir.join(part)).map_err(|error| error.to_string())?;
-    }
-    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
-    let known = run(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;
-    let place = known.lines().find_map(|line| line.strip_suffix("|bookworm|main|Debian"));
-    let place = place.ok_or("apt-get of this machine knows no Debian 12")?;
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keys}] {place} {suite} main contrib non-free non-free-firmware\n");
-    std::fs::write(dir.join("sources.list"), source).map_err(|error| error.to_string())?;
-    let apt = |arguments: &[String]| {
-        let mut command = Command::new("apt-get");
-        for (key, path) in [
-            ("Dir::Etc::sourcelist", "sources.list"),
-            ("Dir::Etc::sourceparts", "none"),
-            ("Dir::State::lists", "lists"),
-            ("Dir::Cache", "cache"),
-        ] {
-            command.arg("-o").arg(format!("{key}={}", dir.join(path).display()));
-        }
-        run(command.args(["-qq", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(dir))
-    };
-    apt(&["update".to_owned()])?;
-    apt(&[vec!["download".to_owned()], packages.to_vec()].concat())?;
-    for entry in std::fs::read_dir(dir).map_err(|error| error.to_string())?.flatten() {
-        if entry.path().extension().is_some_and(|it| it == "deb") {
-            run(Command::new("dpkg").arg("-x").arg(entry.path()).arg(root))?;
-            std::fs::remove_file(entry.path()).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(())
+    let apt = Apt::of(dir, suite, "main contrib non-free non-free-firmware")?;
+    let names = packages.iter().map(String::as_str);
+    apt.get(&["download"].into_iter().chain(names).collect::<Vec<_>>())?;
+    unpack_all(dir, root).map(|_| ())
 }
 
 #[test]

@@ -7,7 +7,7 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 pub mod bundle;
 
@@ -213,6 +213,11 @@ pub fn run(command: &mut Command) -> String {
     let (text, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{command:?}: {}\n{text}{errors}", out.status);
     text.into_owned()
+}
+
+/// Both streams of a program.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 pub fn is_root() -> bool {

@@ -85,13 +85,10 @@ impl Cgroup {
     pub fn allow(&self, nodes: &[(&DeviceNode, Live)], say: &Say) -> Result<(), String> {
         let rules: Vec<Rule> = nodes
             .iter()
-            .filter_map(|(node, live)| {
-                let access = match node.permissions.as_deref() {
-                    None | Some("") => "rwm",
-                    Some("none") => return None,
-                    Some(access) => access,
-                };
-                Some(Rule { kind: live.kind, major: live.major, minor: live.minor, access: access.to_owned() })
+            .filter(|(node, _)| !node.access().is_empty())
+            .map(|(node, live)| {
+                let access = node.access().to_owned();
+                Rule { kind: live.kind, major: live.major, minor: live.minor, access }
             })
             .collect();
         match self {

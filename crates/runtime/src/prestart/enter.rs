@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use formats::cdispec::{DeviceNode, Hook};
-use oci::apply::{Live, host_path};
+use oci::apply::Live;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
@@ -34,7 +34,7 @@ pub struct Source {
 pub fn nodes(given: &Grant) -> Result<Vec<(&DeviceNode, Live)>, String> {
     let mut found: Vec<(&DeviceNode, Live)> = Vec::new();
     for node in given.edits.iter().flat_map(|edits| &edits.device_nodes) {
-        let path = host_path(node);
+        let path = node.host();
         let live =
             host::node(path).ok_or_else(|| format!("{path}, which the CDI spec gives, is not on this machine"))?;
         found.retain(|(there, _)| there.path != node.path);
@@ -66,7 +66,7 @@ pub fn sources(given: &Grant, nodes: &[(&DeviceNode, Live)]) -> Result<Vec<Sourc
     }
     for (node, live) in nodes {
         let number = rustix::fs::makedev(live.major, live.minor);
-        found.push(open(host_path(node), &node.path, NOSUID | NOEXEC, false, Some(number))?);
+        found.push(open(node.host(), &node.path, NOSUID | NOEXEC, false, Some(number))?);
     }
     found.sort_by_key(|source| source.target.matches('/').count());
     Ok(found)
@@ -191,16 +191,7 @@ impl Container {
     }
 
     fn open(&self, path: &str, more: OFlags) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        // EAGAIN: something was renamed meanwhile, and the kernel cannot say whether ".." stayed inside
-        for _ in 0..64 {
-            let flags = OFlags::PATH | OFlags::CLOEXEC | more;
-            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
-        Err(Errno::AGAIN)
+        hook::open_below(self.root.as_fd(), path, OFlags::PATH | more, ResolveFlags::empty())
     }
 
     /// The place for a mount; made where it is not there, its parents too.

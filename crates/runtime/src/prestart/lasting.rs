@@ -18,7 +18,7 @@ use crate::say::Say;
 /// be made is not told: a container starts without it as well.
 pub fn links(edits: &[Cow<'static, Edits>]) {
     for node in edits.iter().flat_map(|edits| &edits.device_nodes) {
-        let path = oci::apply::host_path(node);
+        let path = node.host();
         let (Some(name), Some(live)) = (path.strip_prefix("/dev/"), host::node(path)) else { continue };
         let folder = if live.kind == 'c' { "/dev/char" } else { "/dev/block" };
         let link = Path::new(folder).join(format!("{}:{}", live.major, live.minor));
@@ -40,9 +40,8 @@ pub fn scope(cgroup: &Path, nodes: &[(&DeviceNode, Live)], say: &Say) {
     }
     let mut command = Command::new("/usr/bin/systemctl");
     command.args(["set-property", "--runtime", "--no-ask-password", unit]).env_clear().current_dir("/");
-    for (node, _) in nodes {
-        let access = node.permissions.as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
-        command.arg(format!("DeviceAllow={} {access}", oci::apply::host_path(node)));
+    for (node, _) in nodes.iter().filter(|(node, _)| !node.access().is_empty()) {
+        command.arg(format!("DeviceAllow={} {}", node.host(), node.access()));
     }
     let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !done.as_ref().is_ok_and(std::process::ExitStatus::success) {

@@ -82,6 +82,7 @@ fn list(global: &Global, given: &[String]) -> anyhow::Result<u8> {
         match &file.state {
             cdi::State::Spec(_) => {}
             cdi::State::Broken { line, says } => warn(&format!("{}:{line}: {says}", file.path))?,
+            cdi::State::Gone => warn(&format!("{}: {}", file.path, cdi::GONE))?,
             cdi::State::Unreadable(reason) => warn(&format!("{}: {reason}", file.path))?,
         }
     }

@@ -6,10 +6,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, dead_code, reason = "tests; each uses a part of it")]
 #![allow(clippy::print_stdout, reason = "says what it skips")]
 
+#[path = "../../../simnvml/tests/common/debian.rs"]
+mod debian;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use debian::{Apt, unpack_all};
 use simcards::view::View;
 use simdriver::{Built, Layout, lay};
 
@@ -107,8 +111,8 @@ mv "$R/usr/bin/systemctl.new" "$R/usr/bin/systemctl"
 [ -e "$R/bin/sh" ] || ln -s busybox "$R/usr/bin/sh"
 [ -L "$R/var/run" ] || { rm -rf "$R/var/run"; ln -s /run "$R/var/run"; }
 # A root of the mount namespace and no chroot: who enters the namespace comes out here, and users may make namespaces.
-cd "$R"; mkdir -p .old; pivot_root . .old; umount -l /.old; rmdir /.old
-mount --make-rshared /
+cd "$R"; mkdir -p .old; pivot_root . .old; /usr/bin/busybox umount -l /.old; /usr/bin/busybox rmdir /.old
+/usr/bin/busybox mount --make-rshared /
 exec /usr/bin/busybox sleep 3600
 "#;
 
@@ -262,19 +266,10 @@ pub fn tree(suite: &str, packages: &[&str]) -> Result<PathBuf, String> {
     if done.is_dir() {
         return Ok(done);
     }
-    let run = |command: &mut Command| {
-        let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() { Ok(text) } else { Err(format!("{command:?}: {text}{errors}")) }
-    };
     let io = |error: std::io::Error| error.to_string();
     let making = done.with_extension("making");
     let _ = std::fs::remove_dir_all(&making);
     let (apt, root) = (making.join("apt"), making.join("root"));
-    for dir in ["lists/partial", "cache/archives/partial"] {
-        std::fs::create_dir_all(apt.join(dir)).map_err(io)?;
-    }
     for dir in [
         "usr/bin",
         "usr/sbin",
@@ -296,35 +291,12 @@ pub fn tree(suite: &str, packages: &[&str]) -> Result<PathBuf, String> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)).map_err(io)?;
     }
-    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)";
-    let known = run(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))?;
-    let place = known.lines().find_map(|line| line.strip_suffix("|bookworm|main|Debian"));
-    let place = place.ok_or("apt-get of this machine knows no Debian 12")?;
-    let source = format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {place} {suite} main\n");
-    std::fs::write(apt.join("sources.list"), source).map_err(io)?;
+    let get = Apt::of(&apt, suite, "main")?;
     std::fs::write(apt.join("status"), "").map_err(io)?;
-    let get = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        for (key, path) in [
-            ("Dir::Etc::sourcelist", "sources.list"),
-            ("Dir::Etc::sourceparts", "none"),
-            ("Dir::State::lists", "lists"),
-            ("Dir::Cache", "cache"),
-            ("Dir::State::status", "status"),
-        ] {
-            command.arg("-o").arg(format!("{key}={}", apt.join(path).display()));
-        }
-        let plain = ["-qq", "-o", "APT::Sandbox::User=root", "-o", "APT::Install-Recommends=false"];
-        run(command.args(plain).args(["-o", "Acquire::Languages=none", "-o", "Debug::NoLocking=1"]).args(arguments))
-    };
-    get(&["update"])?;
-    get(&[&["-y", "--download-only", "install"], packages].concat())?;
-    let archives = std::fs::read_dir(apt.join("cache/archives")).map_err(io)?;
-    for archive in
-        archives.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "deb"))
-    {
-        run(Command::new("dpkg").arg("-x").arg(archive).arg(&root))?;
-    }
+    let status = format!("Dir::State::status={}", apt.join("status").display());
+    let plain = ["-o", &status, "-o", "APT::Install-Recommends=false", "-o", "Debug::NoLocking=1"];
+    get.get(&[&plain[..], &["-y", "--download-only", "install"], packages].concat())?;
+    unpack_all(&apt.join("cache/archives"), &root)?;
     for (name, line) in [("passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("group", "root:x:0:\ndocker:x:999:\n")] {
         std::fs::write(root.join("etc").join(name), line).map_err(io)?;
     }
