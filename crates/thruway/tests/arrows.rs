@@ -12,7 +12,7 @@ const ROOMS: &[&[&str]] = &[
     // its tests load those beside it
     &["simcuda"],
     &["model"],
-    &["formats", "cuda"],
+    &["formats", "cuda", "kubelet"],
     &["oci", "hook"],
     // the small static programs that stand in every container's way: nothing above them
     &["runtime"],
@@ -22,7 +22,9 @@ const ROOMS: &[&[&str]] = &[
     &["decode"],
     &["cdi", "pve"],
     &["host", "vm", "guest", "container", "kube", "app"],
-    &["simdriver"],
+    &["simdriver", "simkube"],
+    // the one program that speaks the cluster's protocols
+    &["node"],
     &["sim", "watch"],
     &["thruway"],
 ];

@@ -1,0 +1,1 @@
+//! What of Kubernetes cannot be had here, simulated: a kubelet and an API server, built from the public specifications.
