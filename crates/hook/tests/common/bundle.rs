@@ -218,8 +218,10 @@ impl Watch {
         let mut reader = inotify::Reader::new(&self.fd, &mut buffer);
         let mut events = Vec::new();
         while let Ok(event) = reader.next() {
-            // a descriptor of our own snapshot, held a moment longer by a child of another test between fork and exec
-            if (event.events() - inotify::ReadFlags::ISDIR) == inotify::ReadFlags::CLOSE_NOWRITE {
+            // a descriptor of our own setting up, held a moment longer by a child of another test between fork and exec: who
+            // looks from now on opens first
+            let closes = inotify::ReadFlags::CLOSE_NOWRITE | inotify::ReadFlags::CLOSE_WRITE;
+            if closes.contains(event.events() - inotify::ReadFlags::ISDIR) {
                 continue;
             }
             events.push(format!("{:?} {:?}", event.events(), event.file_name()));
