@@ -30,4 +30,5 @@ pub mod runfile;
 pub mod shellvars;
 pub mod smbios;
 pub mod smi_xml;
+pub mod yamlin;
 pub mod yamlout;

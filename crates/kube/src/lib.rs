@@ -3,11 +3,14 @@
 
 mod api;
 mod checks;
+pub mod discovery;
+pub mod gfd;
 mod manifests;
 pub mod objects;
 mod observe;
 pub mod placement;
 mod plan;
+pub mod plugin;
 mod read;
 pub mod topology;
 mod verify;
