@@ -51,7 +51,7 @@ impl Watcher {
     }
 
     /// Hears of files alone.
-    pub fn files(root: &Path) -> Self {
+    pub fn of_files(root: &Path) -> Self {
         let mut watcher = Self::new(root);
         watcher.uevents = None;
         watcher

@@ -5,3 +5,8 @@
 
 pub mod api;
 pub mod cli;
+pub mod cluster;
+pub mod cordon;
+pub mod events;
+pub mod labels;
+pub mod nfd;
