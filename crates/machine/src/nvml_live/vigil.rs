@@ -17,6 +17,8 @@ use crate::Machine;
 const WAIT: u32 = 200;
 /// These threads call into the driver and do little else.
 const STACK: usize = 256 << 10;
+/// NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, of no scope.
+const RECOVERY: (u32, u32) = (230, 0);
 
 /// What a vigil says, from its threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +27,9 @@ pub enum Said {
     Opened(Seen<u32>),
     /// An Xid of the GPU of this index and UUID; none: the event names no GPU that is known.
     Xid { gpu: Option<(u32, Option<String>)>, number: u64 },
-    /// A GPU was looked at: it answered, or why it did not. Its UUID is none where it never answered.
-    Look { index: u32, uuid: Option<String>, well: Result<(), Reason> },
+    /// A GPU was looked at: it answered, or why it did not. Its UUID is none where it never answered. With the answer comes
+    /// what the driver wants done with it: NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, 0 nothing; none before branch 560.
+    Look { index: u32, uuid: Option<String>, well: Result<Option<i64>, Reason> },
     /// Events will not come any more, and why. Looks still do.
     Deaf(String),
 }
@@ -111,18 +114,21 @@ fn lane(
 }
 
 /// What asks the card itself, and not the driver's memory of it: its temperature, or its memory where it tells none.
-fn look(session: &Session, index: u32, known: &mut Option<String>) -> Result<(), Reason> {
+fn look(session: &Session, index: u32, known: &mut Option<String>) -> Result<Option<i64>, Reason> {
     let mut asked = || {
         let device = session.nvml.device_by_index(index)?;
         *known = Some(device.uuid()?);
         match device.temperature(TemperatureSensor::Gpu) {
-            Err(NvmlError::NotSupported) => device.memory_info().map(drop),
-            said => said.map(drop),
+            Err(NvmlError::NotSupported) => device.memory_info().map(drop)?,
+            said => said.map(drop)?,
         }
+        let fields = plain::own(&device, &session.calls).fields(&[RECOVERY]);
+        Ok(plain::field(&fields, 0).is())
     };
     match asked() {
+        Ok(action) => Ok(action),
         // a card that does not tell, or not to us, is no bad card
-        Ok(()) | Err(NvmlError::NotSupported | NvmlError::NoPermission | NvmlError::FunctionNotFound) => Ok(()),
+        Err(NvmlError::NotSupported | NvmlError::NoPermission | NvmlError::FunctionNotFound) => Ok(None),
         Err(error) => Err(reason(&error)),
     }
 }

@@ -19,8 +19,7 @@ impl Directory {
     /// inotify is not to be had: fs.inotify.max_user_instances is used up.
     pub fn new(path: &Path) -> io::Result<Directory> {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let fd = AsyncFd::with_interest(inotify::init(flags)?, tokio::io::Interest::READABLE)?;
-        let directory = Directory { path: path.to_owned(), fd };
+        let directory = Directory { path: path.to_owned(), fd: registered(inotify::init(flags)?)? };
         directory.watch();
         Ok(directory)
     }
@@ -54,6 +53,13 @@ impl Directory {
             }
         }
     }
+}
+
+#[allow(unsafe_code, reason = "tokio asks that the descriptor be the same for as long as it is registered")]
+fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is one descriptor for its whole life, and AsyncFd takes it out of the loop before it drops it; nothing
+    // here exchanges it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }?)
 }
 
 /// True: there were events; all are read.

@@ -132,7 +132,12 @@ impl Front {
         }
         let listener = UnixListener::bind(&self.path)?;
         let id = FileId::of(&self.path).ok_or_else(|| io::Error::other("the socket went as it was made"))?;
-        let service = Service { desk: self.desk.clone(), name: self.name.clone(), list: self.list.subscribe(), streams: Arc::clone(&self.streams) };
+        let service = Service {
+            desk: self.desk.clone(),
+            name: self.name.clone(),
+            list: self.list.subscribe(),
+            streams: Arc::clone(&self.streams),
+        };
         let server = tokio::spawn(async move {
             let incoming = UnixListenerStream::new(listener);
             let _ = Server::builder().serve_with_incoming(DevicePluginServer::new(service), incoming).await;

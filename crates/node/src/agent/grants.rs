@@ -187,9 +187,9 @@ impl Clerk {
             let serial = format!("{:x}-{}", self.started, self.serial.fetch_add(1, Ordering::Relaxed));
             let names = &self.names;
             let resolves = |name: &str| if cdi { names.has(name) } else { Seen::Absent };
-            let live = |device: &plugin::Device| plugin::allocate::live(&self.machine, device, resolves);
+            let present = plugin::allocate::OnMachine { machine: &self.machine, resolves };
             let answer =
-                plugin::allocate(&standing.config, &standing.found, resource, &ask.devices_ids, &serial, &live)
+                plugin::allocate(&standing.config, &standing.found, resource, &ask.devices_ids, &serial, &present)
                     .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
             container_responses.push(spoken(answer));
         }
@@ -225,7 +225,7 @@ struct Names {
 
 impl Names {
     fn new(machine: &Root) -> Names {
-        Names { watcher: Watcher::files(machine.path()), known: None }
+        Names { watcher: Watcher::of_files(machine.path()), known: None }
     }
 
     fn refresh(&mut self, machine: &Root) {

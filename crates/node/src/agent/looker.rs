@@ -189,7 +189,8 @@ impl Job {
             cache.put(INVENTORY, &bytes).map_err(|error| error.to_string())
         };
         if let Err(error) = write() {
-            look.trouble.push(format!("{INVENTORY} could not be written ({error}): the next start waits for the driver"));
+            look.trouble
+                .push(format!("{INVENTORY} could not be written ({error}): the next start waits for the driver"));
         }
     }
 

@@ -41,6 +41,6 @@ pub struct Settings {
 }
 
 /// How the machine is opened: each thread has a view of its own.
-pub type Open = dyn Fn(&Config) -> std::io::Result<Root>;
+pub type Open<'a> = dyn Fn(&Config) -> std::io::Result<Root> + 'a;
 /// How the configuration is read, and read again on SIGHUP.
-pub type Read = dyn Fn() -> Result<Config, String>;
+pub type Read<'a> = dyn Fn() -> Result<Config, String> + 'a;

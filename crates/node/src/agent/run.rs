@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::plugin::health::{Change, Tracker};
+use kube::plugin::health::{Told as Change, Tracker};
 use kube::plugin::{self, Config, Found, Offer, Topology};
-use machine::{Machine, Root};
+use machine::Root;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -33,7 +33,7 @@ enum Rival {
 
 struct Agent<'a> {
     settings: &'a Settings,
-    read: &'a Read,
+    read: &'a Read<'a>,
     machine: Root,
     config: Arc<Mutex<Arc<Config>>>,
     standing: Arc<Standing>,
@@ -57,7 +57,7 @@ struct Agent<'a> {
 ///
 /// # Errors
 /// One sentence: the configuration is wrong, or a thread or socket could not be had.
-pub fn run(settings: &Settings, open: &Open, read: &Read) -> Result<(), String> {
+pub fn run(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no event loop: {error}"))?;
     let done = runtime.block_on(serve(settings, open, read));
@@ -66,7 +66,7 @@ pub fn run(settings: &Settings, open: &Open, read: &Read) -> Result<(), String> 
     done
 }
 
-async fn serve(settings: &Settings, open: &Open, read: &Read) -> Result<(), String> {
+async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<(), String> {
     let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let mut signals = Signals::new().map_err(failed("cannot hear signals"))?;
     let config = Arc::new(read()?);
@@ -264,6 +264,9 @@ impl Agent<'_> {
         for change in changes {
             let fix = if change.fix.is_empty() { String::new() } else { format!("; {}", change.fix) };
             warn(&format!("{}{fix}", change.says));
+            if !change.changed {
+                continue;
+            }
             if change.healthy {
                 self.picture.away.remove(&change.gpu);
             } else {
@@ -321,7 +324,10 @@ impl Agent<'_> {
                         self.picture.registered_after = Some(took);
                         let (all, well) = front.counts();
                         let took = took.as_secs_f64() * 1000.0;
-                        warn(&format!("{} is registered: {well} of {all} devices, {took:.1} ms after the start", told.resource));
+                        warn(&format!(
+                            "{} is registered: {well} of {all} devices, {took:.1} ms after the start",
+                            told.resource
+                        ));
                     }
                     self.say("kubelet", Vec::new());
                 }
@@ -379,7 +385,7 @@ impl Agent<'_> {
             Ok(config) => {
                 warn("the configuration was read again");
                 config.notes.iter().for_each(|note| warn(note));
-                self.watch.replace(Tracker::new(config.health.clone()));
+                self.watch.set_rules(config.health.clone());
                 *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 self.say("config", Vec::new());
                 self.offer();
@@ -400,9 +406,8 @@ impl Agent<'_> {
         self.picture.trouble = self.trouble.values().flatten().cloned().collect();
         self.picture.driver = self.found.driver.clone();
         let left = self.standing.offer.left_out.iter();
-        self.picture.left_out = left
-            .map(|left| (left.uuid.clone().unwrap_or_else(|| left.bdf.to_string()), left.why.clone()))
-            .collect();
+        self.picture.left_out =
+            left.map(|left| (left.uuid.clone().unwrap_or_else(|| left.bdf.to_string()), left.why.clone())).collect();
         self.picture.resources = self
             .fronts
             .values()

@@ -100,13 +100,15 @@ impl Picture {
         });
         let help = "Whether the kubelet knows the resource and follows its list.";
         family("thruway_node_registered", "gauge", help, registered.collect());
-        let away = self.away.iter().map(|(gpu, why)| {
-            (format!("{{gpu=\"{}\",why=\"{}\"}}", quoted(gpu), quoted(why)), "1".to_owned())
-        });
+        let away = self
+            .away
+            .iter()
+            .map(|(gpu, why)| (format!("{{gpu=\"{}\",why=\"{}\"}}", quoted(gpu), quoted(why)), "1".to_owned()));
         family("thruway_node_gpu_away", "gauge", "Cards that may not be given now.", away.collect());
-        let left = self.left_out.iter().map(|(card, why)| {
-            (format!("{{card=\"{}\",why=\"{}\"}}", quoted(card), quoted(why)), "1".to_owned())
-        });
+        let left = self
+            .left_out
+            .iter()
+            .map(|(card, why)| (format!("{{card=\"{}\",why=\"{}\"}}", quoted(card), quoted(why)), "1".to_owned()));
         family("thruway_node_gpu_left_out", "gauge", "Cards that are not offered.", left.collect());
         let ready = vec![(String::new(), u8::from(self.ready().is_ok()).to_string())];
         family("thruway_node_ready", "gauge", "Whether /readyz would say yes.", ready);
@@ -117,9 +119,9 @@ impl Picture {
         let total = vec![(String::new(), count(&counters.refusals))];
         family("thruway_node_allocate_refused_total", "counter", "Allocate calls that were refused.", total);
         let xids = counters.xids.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = xids.iter().map(|((gpu, number), times)| {
-            (format!("{{gpu=\"{}\",xid=\"{number}\"}}", quoted(gpu)), times.to_string())
-        });
+        let lines = xids
+            .iter()
+            .map(|((gpu, number), times)| (format!("{{gpu=\"{}\",xid=\"{number}\"}}", quoted(gpu)), times.to_string()));
         family("thruway_node_xids_total", "counter", "Xids that the driver told of.", lines.collect());
         let mut so_far = 0;
         let name = "thruway_node_allocate_seconds";

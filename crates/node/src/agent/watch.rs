@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kube::plugin::Found;
-use kube::plugin::health::{Change, Event, Millis, Tracker};
+use kube::plugin::health::{Event, Millis, Recovery, Rules, Told as Change, Tracker};
 use machine::Machine;
 use machine::nvml::{Said, Vigil};
 use model::Seen;
@@ -69,15 +69,18 @@ impl Watch {
     }
 
     /// With other rules: a new configuration.
-    pub fn replace(&mut self, tracker: Tracker) {
-        self.tracker = tracker;
-        self.tracker.know(&self.cards.values().cloned().collect::<Vec<_>>());
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.tracker.set_rules(rules);
     }
 
     /// Which cards there are, and which of them are cordoned (UUID or address).
     pub fn know(&mut self, found: &Found, cordoned: &[String]) -> Vec<Change> {
-        let cards: BTreeMap<u32, String> =
-            found.gpus.iter().filter(|gpu| gpu.withheld.is_none()).filter_map(|gpu| Some((gpu.index, gpu.uuid.clone()?))).collect();
+        let cards: BTreeMap<u32, String> = found
+            .gpus
+            .iter()
+            .filter(|gpu| gpu.withheld.is_none())
+            .filter_map(|gpu| Some((gpu.index, gpu.uuid.clone()?)))
+            .collect();
         if cards != self.cards {
             self.cards = cards;
             self.tracker.know(&self.cards.values().cloned().collect::<Vec<_>>());
@@ -88,7 +91,7 @@ impl Watch {
             let gpu = found.gpus.iter().find(|gpu| gpu.bdf.to_string() == *name);
             gpu.and_then(|gpu| gpu.uuid.clone()).unwrap_or_else(|| name.clone())
         };
-        self.tracker.cordon(&cordoned.iter().map(uuid).collect::<Vec<_>>(), now())
+        self.tracker.cordon(&cordoned.iter().map(uuid).collect())
     }
 
     /// NVML is let go of; it is opened again at the next tick.
@@ -164,14 +167,22 @@ impl Watch {
                 let known = self.cards.get(&index);
                 let well = match (well, &uuid, known) {
                     // another card has the place of the one that is known: its address is not asked here
-                    (Ok(()), Some(now), Some(known)) if now != known => Err(format!("its place is taken by {now}")),
-                    (Ok(()), ..) => Ok(()),
+                    (Ok(_), Some(now), Some(known)) if now != known => Err(format!("its place is taken by {now}")),
+                    (Ok(Some(0)), ..) => Ok(Recovery::NotNeeded),
+                    (Ok(Some(1 | 4 | 6)), ..) => Err("the driver asks for a reset of it".into()),
+                    (Ok(Some(2 | 7)), ..) => Err("the driver asks for a reboot of the machine".into()),
+                    (Ok(_), ..) => Ok(Recovery::Untold),
                     (Err(why), ..) => Err(why.to_string()),
                 };
                 let Some(gpu) = known.cloned() else { return Vec::new() };
+                // one that is away is well when it was so at the looks that the tracker asked for, and not sooner
+                let away = !self.tracker.healthy(&gpu, &gpu);
+                if away && well.is_ok() && !self.tracker.due(now()).contains(&gpu) {
+                    return Vec::new();
+                }
                 let changes = self.tracker.hear(&Event::Probe { gpu, well }, now());
                 // a card that was lost is registered for no events
-                if changes.iter().any(|change| change.healthy) {
+                if changes.iter().any(|change| change.changed && change.healthy) {
                     self.close();
                 }
                 changes
