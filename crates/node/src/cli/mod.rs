@@ -1,6 +1,11 @@
 //! The grammar of `thruway-node`: a verb is a file here and a line of the table below.
 
+pub mod cluster;
+pub mod cordon;
+pub mod discover;
+pub mod labels;
 pub mod run;
+pub mod uncordon;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -38,6 +43,14 @@ macro_rules! verbs {
 verbs! {
     /// The agent: offers this node's GPUs to the kubelet, watches their health, until it is stopped
     Run => run,
+    /// Label this node where it has an NVIDIA card that pods could get: PCI ids alone, no driver, no privileges
+    Discover => discover,
+    /// Print the labels that this node should have; set them, or write node feature discovery's file, once
+    Labels => labels,
+    /// Give a GPU to no new pod; those that have it go on
+    Cordon => cordon,
+    /// Take a GPU's cordon back
+    Uncordon => uncordon,
 }
 
 #[derive(Parser, Debug)]
