@@ -12,6 +12,7 @@ use crate::world::{Dice, GPU, LONG, QUICK, World, percentile, run};
 const BAR: Duration = Duration::from_millis(10);
 
 async fn restarts(times: usize, of_all: usize) {
+    crate::world::ahead_of_others();
     let Some(mut world) = World::ready("h100x8", QUICK).await else { return };
     let kubelet =
         Arc::new(std::mem::replace(&mut world.kubelet, Kubelet::start(crate::world::folder().path()).await.unwrap()));
@@ -25,7 +26,7 @@ async fn restarts(times: usize, of_all: usize) {
             pod += 1;
             let (kubelet, ask) =
                 (Arc::clone(&kubelet), Ask::new(&format!("pod-{pod}"), GPU, 1 + dice.below(3) as usize));
-            let after = Duration::from_micros(dice.below(20_000));
+            let after = Duration::from_micros(dice.below(12_000));
             asks.push(tokio::spawn(async move {
                 tokio::time::sleep(after).await;
                 kubelet.admit(&ask).await.map(drop)
@@ -36,7 +37,7 @@ async fn restarts(times: usize, of_all: usize) {
                 kubelet.forget(&grant.pod);
             }
         }
-        tokio::time::sleep(Duration::from_micros(dice.below(20_000))).await;
+        tokio::time::sleep(Duration::from_micros(dice.below(30_000))).await;
         let held = kubelet.grants();
         kubelet.restart(Duration::from_micros(dice.below(8000))).await.unwrap();
         let kept = kubelet.grants();
