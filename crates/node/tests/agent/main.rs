@@ -5,6 +5,7 @@
     reason = "tests make their machines and run the program"
 )]
 
+mod cluster;
 mod faults;
 mod grants;
 mod lives;
