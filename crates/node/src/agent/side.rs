@@ -91,7 +91,8 @@ impl Side {
             if change.healthy { ("GpuHealthy", "OfferGpu") } else { ("GpuUnhealthy", "WithdrawGpu") };
         let fix = if change.fix.is_empty() { String::new() } else { format!("; {}", change.fix) };
         let note = format!("{}{fix}", change.says);
-        self.notice(Notice { about: About::Node, warning: !change.healthy, reason, action, note });
+        let subject = format!("{} {:?}", change.gpu, change.xid);
+        self.notice(Notice { about: About::Node, subject, warning: !change.healthy, reason, action, note });
     }
 
     pub fn notice(&self, notice: Notice) {
