@@ -339,5 +339,5 @@ pub fn is_ours(key: &str) -> bool {
     let of = |end: &&str| {
         name.strip_suffix(*end).and_then(|resource| resource.strip_suffix('.')).is_some_and(|it| !it.is_empty())
     };
-    ALONE.contains(&name) || OF_A_RESOURCE.iter().any(|end| of(&end))
+    ALONE.contains(&name) || OF_A_RESOURCE.iter().any(of)
 }

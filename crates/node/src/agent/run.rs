@@ -47,6 +47,8 @@ struct Agent<'a> {
     /// GPUs cordoned by the node's file.
     cordoned: Vec<String>,
     rival: Rival,
+    /// The kubelet was asked whether somebody serves our names already.
+    asked_kubelet: bool,
     suspects: Vec<PathBuf>,
     counters: Arc<Counters>,
     shown: Arc<Mutex<Picture>>,
@@ -97,6 +99,7 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
         side: Side::new(settings.task.clone()),
         cordoned: Vec::new(),
         rival: Rival::Asked,
+        asked_kubelet: false,
         suspects: Vec::new(),
         shown: Arc::default(),
         counters,
@@ -112,7 +115,6 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
         agent.offer();
     }
     let directory = Directory::new(&settings.plugins).map_err(failed("cannot watch the kubelet's directory"))?;
-    agent.ask_for_rivals(true);
     agent.reconcile(&directory);
     if let Some(address) = settings.listen {
         http::serve(address, Arc::clone(&agent.shown), Arc::clone(&agent.counters))
@@ -309,7 +311,7 @@ impl Agent<'_> {
             self.say("directory", vec![why]);
             return self.paint();
         }
-        self.ask_for_rivals(false);
+        self.ask_for_rivals();
         let mut trouble = Vec::new();
         let kubelet = self.settings.kubelet.as_ref().and_then(|path| Some((path, FileId::of(path)?)));
         for front in self.fronts.values_mut() {
@@ -365,14 +367,18 @@ impl Agent<'_> {
     }
 
     /// Asks, where there is somebody new to be asked.
-    fn ask_for_rivals(&mut self, first: bool) {
+    fn ask_for_rivals(&mut self) {
+        if self.fronts.is_empty() {
+            return;
+        }
+        let first = !std::mem::replace(&mut self.asked_kubelet, true);
         let suspects = rival::suspects(&self.settings.plugins);
         let refused = matches!(self.rival, Rival::Somebody(_));
         if !first && suspects == self.suspects && !refused {
             return;
         }
         self.suspects = suspects.clone();
-        if suspects.is_empty() && (!first || !FileId::of(&self.settings.pod_resources).is_some()) && !refused {
+        if suspects.is_empty() && (!first || FileId::of(&self.settings.pod_resources).is_none()) && !refused {
             self.rival = Rival::Nobody;
             return;
         }

@@ -33,6 +33,8 @@ pub struct Watch {
     /// Since when each card has been asked and has not answered.
     asked: BTreeMap<u32, Instant>,
     opened: bool,
+    /// A card came back: it is registered for no events until NVML is opened anew.
+    stale: bool,
     begun: Instant,
     next_try: Instant,
     /// NVML is to be let go of: a card is on its way to a VM.
@@ -57,6 +59,7 @@ impl Watch {
             tell,
             asked: BTreeMap::new(),
             opened: false,
+            stale: false,
             begun,
             next_try: begun,
             apart: false,
@@ -98,6 +101,7 @@ impl Watch {
     pub fn close(&mut self) {
         self.vigil = None;
         self.opened = false;
+        self.stale = false;
         self.number += 1;
         self.asked.clear();
         self.next_try = Instant::now();
@@ -111,6 +115,10 @@ impl Watch {
                 self.close();
             }
             return changes;
+        }
+        // once, and not for each of those that come back together
+        if self.stale && self.cards.values().all(|gpu| self.tracker.healthy(gpu, gpu)) {
+            self.close();
         }
         if self.vigil.is_none() && Instant::now() >= self.next_try && !self.cards.is_empty() {
             let (tell, number) = (self.tell.clone(), self.number);
@@ -181,10 +189,7 @@ impl Watch {
                     return Vec::new();
                 }
                 let changes = self.tracker.hear(&Event::Probe { gpu, well }, now());
-                // a card that was lost is registered for no events
-                if changes.iter().any(|change| change.changed && change.healthy) {
-                    self.close();
-                }
+                self.stale |= changes.iter().any(|change| change.changed && change.healthy);
                 changes
             }
             Said::Deaf(why) => {

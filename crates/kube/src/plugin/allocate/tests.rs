@@ -7,9 +7,11 @@ use crate::plugin::config::{Imex, Replicate, Replicated, Sharing};
 use crate::plugin::fixtures::{cut, found, gpus};
 use crate::plugin::{MigStrategy, offer};
 
+type Change = dyn Fn(&Device, &mut Live);
+
 /// All is as it was offered, but what a test says.
 struct World {
-    change: Box<dyn Fn(&Device, &mut Live)>,
+    change: Box<Change>,
     specs: Seen<bool>,
     looks: Cell<u32>,
 }

@@ -52,8 +52,8 @@ pub const OPTIONS: &[Opt] = &[
     Opt { flag: "sleep-interval", env: &["GFD_SLEEP_INTERVAL"], key: (GFD, "sleepInterval"), help: "time between looks for labels", set: |c, t| interval(&mut c.labels, t, go_duration(t)) },
     Opt { flag: "output-file", env: &["GFD_OUTPUT_FILE"], key: (GFD, "outputFile"), help: "write labels into this file for node feature discovery", set: output },
     Opt { flag: "machine-type-file", env: &["GFD_MACHINE_TYPE_FILE"], key: (GFD, "machineTypeFile"), help: "where the machine's product name is", set: |c, t| path(t, &mut c.labels.machine_type_file) },
-    Opt { flag: "", env: &["DP_DISABLE_HEALTHCHECKS"], key: (None, ""), help: "all, xids, or numbers of Xids that are ignored", set: |c, t| Ok(c.notes.extend(c.health.disable(t))) },
-    Opt { flag: "", env: &["DP_ENABLE_HEALTHCHECKS"], key: (None, ""), help: "all, or numbers of Xids that count in any case", set: |c, t| Ok(c.notes.extend(c.health.enable(t))) },
+    Opt { flag: "", env: &["DP_DISABLE_HEALTHCHECKS"], key: (None, ""), help: "all, xids, or numbers of Xids that are ignored", set: disable },
+    Opt { flag: "", env: &["DP_ENABLE_HEALTHCHECKS"], key: (None, ""), help: "all, or numbers of Xids that count in any case", set: enable },
     // what has no meaning here, with the reason
     Opt { flag: "device-discovery-strategy", env: &["DEVICE_DISCOVERY_STRATEGY"], key: (None, "deviceDiscoveryStrategy"), help: "auto or nvml", set: discovery },
     Opt { flag: "nvidia-cdi-hook-path", env: &["NVIDIA_CDI_HOOK_PATH", "NVIDIA_CTK_PATH"], key: (PLUGIN, "nvidiaCTKPath"), help: "passed over: specs name thruway-hook where it is installed", set: |c, t| not_here(c, "nvidiaCTKPath", t, "specs name thruway-hook where it is installed") },
@@ -178,6 +178,18 @@ fn discovery(config: &mut Config, text: &str) -> Result<(), String> {
         }
         _ => Err("is to be auto or nvml".into()),
     }
+}
+
+fn disable(config: &mut Config, text: &str) -> Result<(), String> {
+    let strange = config.health.disable(text);
+    config.notes.extend(strange);
+    Ok(())
+}
+
+fn enable(config: &mut Config, text: &str) -> Result<(), String> {
+    let strange = config.health.enable(text);
+    config.notes.extend(strange);
+    Ok(())
 }
 
 fn not_here(config: &mut Config, key: &str, text: &str, why: &str) -> Result<(), String> {
