@@ -16,7 +16,7 @@ mod verify;
 
 pub use api::{apply_to_list, inverse, settle};
 pub use checks::CHECKS;
-pub use manifests::{PLUGIN_IMAGE, PluginManifest, manifests};
+pub use manifests::{Access, GPU_NODE_LABELS, PCI_PRESENT, PLUGIN_IMAGE, Placement, PluginManifest, manifests};
 pub use observe::{Facts, observe, presence};
 pub use plan::plan;
 pub use verify::verify;

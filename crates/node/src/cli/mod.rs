@@ -1,5 +1,6 @@
 //! The grammar of `thruway-node`: a verb is a file here and a line of the table below.
 
+pub mod manifests;
 pub mod run;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,8 @@ macro_rules! verbs {
 verbs! {
     /// The agent: offers this node's GPUs to the kubelet, watches their health, until it is stopped
     Run => run,
+    /// Print what the cluster is given: namespace, accounts, rights, admission policy, DaemonSets, as plain YAML
+    Manifests => manifests,
 }
 
 #[derive(Parser, Debug)]
@@ -124,4 +127,21 @@ pub fn warn(line: &str) {
 pub fn say(text: &str) {
     use std::io::Write as _;
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// A file that the user named.
+///
+/// # Errors
+/// In one sentence: it cannot be read, is no text, or is larger than a megabyte.
+#[allow(clippy::disallowed_methods, reason = "a program reads the files of its own command line")]
+pub fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let bad = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(bad)?;
+    file.take((1 << 20) + 1).read_to_string(&mut text).map_err(bad)?;
+    if text.len() > 1 << 20 {
+        return Err(format!("{} has more than a megabyte", path.display()));
+    }
+    Ok(text)
 }
