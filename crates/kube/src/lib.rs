@@ -7,6 +7,7 @@ pub mod gfd;
 mod manifests;
 pub mod objects;
 mod observe;
+pub mod patch;
 pub mod placement;
 mod plan;
 pub mod plugin;
