@@ -1,8 +1,15 @@
 //! How cards are offered: NVIDIA's config file as it is, its flags and environment, and a few keys of our own.
 
+mod file;
+mod options;
+mod read;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+
+pub use options::{OPTIONS, Opt};
+pub use read::BadConfig;
 
 /// The whole configuration; [`Config::default`] is what holds where nothing is said.
 ///
@@ -37,6 +44,8 @@ pub struct Config {
     /// Time-slicing; `None`: every device once.
     pub sharing: Option<Sharing>,
     pub imex: Imex,
+    /// Of the hook's works, those that are not wanted: "all", or names as NVIDIA's tool has them.
+    pub disable_hooks: Vec<String>,
     pub labels: LabelWish,
     /// Only these cards; empty: all.
     pub include: Vec<Which>,
@@ -67,6 +76,7 @@ impl Default for Config {
             mig_names: Vec::new(),
             sharing: None,
             imex: Imex::default(),
+            disable_hooks: Vec::new(),
             labels: LabelWish::default(),
             include: Vec::new(),
             exclude: Vec::new(),
@@ -176,8 +186,8 @@ pub struct Imex {
 pub struct LabelWish {
     pub oneshot: bool,
     pub no_timestamp: bool,
-    /// Milliseconds between looks.
-    pub interval: u64,
+    /// Milliseconds between looks; none: once and never again.
+    pub interval: Option<u64>,
     /// NFD's feature file; `None`: labels are set through the API.
     pub output_file: Option<String>,
     pub machine_type_file: String,
@@ -188,11 +198,54 @@ impl Default for LabelWish {
         LabelWish {
             oneshot: false,
             no_timestamp: false,
-            interval: 60_000,
+            interval: Some(60_000),
             output_file: None,
             machine_type_file: "/sys/class/dmi/id/product_name".into(),
         }
     }
+}
+
+/// What every resource's name begins with.
+pub const DOMAIN: &str = "nvidia.com/";
+
+/// A resource's whole name out of what a file says: "gpu" and "nvidia.com/gpu" are one.
+///
+/// # Errors
+/// What is wrong with it: another domain, more than 63 characters, a character that Kubernetes does not allow.
+pub fn resource_name(text: &str) -> Result<String, String> {
+    let short = text.strip_prefix(DOMAIN).unwrap_or(text);
+    let whole = format!("{DOMAIN}{short}");
+    if short.contains('/') {
+        return Err(format!("\"{}\" is of another domain than {DOMAIN}", text.escape_debug()));
+    }
+    if whole.len() > super::offer::LONGEST {
+        return Err(format!("{whole} has {} characters, and the kubelet takes {}", whole.len(), super::offer::LONGEST));
+    }
+    let edge = |part: &str| part.starts_with('-') || part.ends_with('-') || part.is_empty();
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if short.split('.').any(|part| edge(part) || !part.chars().all(plain)) {
+        return Err(format!(
+            "\"{}\" is no resource name: small letters, digits, - and . with a letter or digit at both ends of each part",
+            text.escape_debug()
+        ));
+    }
+    Ok(whole)
+}
+
+/// True where a pattern, in which `*` stands for anything, is all of a text.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut left) = text.strip_prefix(first) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        // the first place is enough: whatever follows has the most room left then
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    true
 }
 
 /// Which cards an include or exclude list means.
@@ -207,3 +260,55 @@ pub enum Which {
     /// A product with `*` for anything, in any case: "*GT 1030*".
     Product(String),
 }
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err("an empty name means no card".into());
+        }
+        if text.starts_with("GPU-") || text.starts_with("MIG-") {
+            return Ok(Which::Uuid(text.to_owned()));
+        }
+        if let Ok(index) = text.parse() {
+            return Ok(Which::Index(index));
+        }
+        Ok(text.parse().map_or_else(|_| Which::Product(text.to_owned()), Which::Bdf))
+    }
+}
+
+impl Which {
+    /// Does it mean this card, or this instance of it?
+    pub fn means(&self, gpu: &super::Gpu, part: Option<&super::Part>) -> bool {
+        match self {
+            Which::Uuid(uuid) => {
+                gpu.uuid.as_ref() == Some(uuid) || part.is_some_and(|part| part.uuid.as_ref() == Some(uuid))
+            }
+            Which::Bdf(bdf) => gpu.bdf.same_slot(bdf),
+            Which::Index(index) => gpu.index == *index,
+            Which::Product(pattern) => matches(&pattern.to_lowercase(), &gpu.product.to_lowercase()),
+        }
+    }
+}
+
+impl Config {
+    /// The host's directory with /dev.
+    pub fn dev_root(&self) -> &str {
+        self.dev_root.as_deref().unwrap_or(&self.driver_root)
+    }
+
+    /// Every device is handed over by its CDI name alone.
+    pub fn cdi_only(&self) -> bool {
+        self.list.iter().all(|one| matches!(one, ListStrategy::CdiAnnotations | ListStrategy::CdiCri))
+    }
+
+    /// The runtime must find CDI names.
+    pub fn cdi(&self) -> bool {
+        self.list.iter().any(|one| matches!(one, ListStrategy::CdiAnnotations | ListStrategy::CdiCri))
+    }
+}
+
+#[cfg(test)]
+mod tests;

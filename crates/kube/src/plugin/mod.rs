@@ -14,7 +14,7 @@ pub mod offer;
 pub mod prefer;
 pub mod topology;
 
-pub use allocate::{Answer, Live, Mount, Node, allocate};
+pub use allocate::{Answer, Live, Mount, Node, OnMachine, Present, allocate};
 pub use config::{Config, IdStrategy, ListStrategy, MigStrategy, SharedPolicy, Which};
 pub use found::{Found, Gpu, Part};
 pub use offer::{Device, LeftOut, Offer, Resource, Shared, offer};
@@ -30,7 +30,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    #[allow(dead_code, reason = "the first form of this module")]
     pub(crate) fn new(says: impl Into<String>, fix: impl Into<String>) -> Self {
         Refusal { says: says.into(), fix: fix.into() }
     }

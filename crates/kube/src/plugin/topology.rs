@@ -1,8 +1,26 @@
 //! How near cards are to each other, as a number for each pair.
+//!
+//! A pair's score is that of the nearest way over PCIe (another socket 10, the same socket 20, one host bridge 30, several
+//! switches 40, one switch 50, one board 60) and 100 for each NVLink between them. Source: the best-effort policy of
+//! NVIDIA's go-gpuallocator; nvmlDeviceGetTopologyCommonAncestor and `nvidia-smi topo` for the levels.
+//!
+//! Two things are ours: links to the same NVSwitches count (NVIDIA's policy sees only links from card to card), and a link
+//! that one side tells alone counts instead of ending the plugin.
 
 use std::collections::BTreeMap;
 
-use super::Found;
+use super::{Found, Gpu};
+
+const SYSTEM: u32 = 10;
+const SOCKET: u32 = 20;
+const HOST_BRIDGE: u32 = 30;
+const SWITCHES: u32 = 40;
+const SWITCH: u32 = 50;
+const BOARD: u32 = 60;
+const NVLINK: u32 = 100;
+
+/// The most NVLinks of a pair that count.
+const MOST_LINKS: u32 = 18;
 
 /// Scores of all pairs of a node's cards, made once and kept: choosing asks neither the driver nor sysfs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,14 +32,53 @@ pub struct Topology {
 
 impl Topology {
     pub fn new(found: &Found) -> Self {
-        let _ = found;
-        Topology::default()
+        let gpus: Vec<&Gpu> = found.gpus.iter().filter(|gpu| gpu.uuid.is_some()).collect();
+        let cards = gpus.iter().enumerate().filter_map(|(at, gpu)| Some((gpu.uuid.clone()?, at))).collect();
+        let row = |a: &&Gpu| gpus.iter().map(|b| if a.bdf == b.bdf { 0 } else { pair(a, b) }).collect();
+        Topology { cards, scores: gpus.iter().map(row).collect() }
     }
 
-    /// The score of two cards by UUID; 0 where one is not known.
+    /// Of scores that are known already, for tests and simulations: `scores[a][b]` of the cards in this order.
+    pub fn of_scores(uuids: &[String], scores: Vec<Vec<u32>>) -> Self {
+        Topology { cards: uuids.iter().enumerate().map(|(at, uuid)| (uuid.clone(), at)).collect(), scores }
+    }
+
+    /// The score of two cards by UUID; 0 where one is not known, and of a card with itself.
     pub fn score(&self, a: &str, b: &str) -> u32 {
         let at = |uuid: &str| self.cards.get(uuid).copied();
         let (Some(a), Some(b)) = (at(a), at(b)) else { return 0 };
         self.scores.get(a).and_then(|row| row.get(b)).copied().unwrap_or(0)
     }
 }
+
+fn pair(a: &Gpu, b: &Gpu) -> u32 {
+    pcie(a, b) + NVLINK * nvlinks(a, b).min(MOST_LINKS)
+}
+
+fn pcie(a: &Gpu, b: &Gpu) -> u32 {
+    if a.board.is_some() && a.board == b.board {
+        return BOARD;
+    }
+    let shared = a.path.iter().zip(&b.path).take_while(|(a, b)| a == b).count();
+    match shared {
+        // other root buses, or a tree that could not be read: a node that is not known (-1) is a machine with one
+        0 if a.numa == b.numa => SOCKET,
+        0 => SYSTEM,
+        1 => HOST_BRIDGE,
+        // below the last bridge that both have: a switch's downstream port each, or more of them
+        _ if a.path.len() <= shared + 1 && b.path.len() <= shared + 1 => SWITCH,
+        _ => SWITCHES,
+    }
+}
+
+fn nvlinks(a: &Gpu, b: &Gpu) -> u32 {
+    let to = |from: &Gpu, to: &Gpu| {
+        from.nvlinks.iter().filter(|(remote, _)| *remote == Some(to.bdf)).map(|(_, count)| *count).sum::<u32>()
+    };
+    let switched =
+        |gpu: &Gpu| gpu.nvlinks.iter().filter(|(remote, _)| remote.is_none()).map(|(_, count)| *count).sum::<u32>();
+    to(a, b).max(to(b, a)).saturating_add(switched(a).min(switched(b)))
+}
+
+#[cfg(test)]
+mod tests;
