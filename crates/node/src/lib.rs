@@ -3,4 +3,5 @@
 //! tokio is here and nowhere else of the house. What is decided (what is offered, what a container is given, which
 //! labels) is decided in `kube`, purely; here are sockets, time, and the threads that wait for a driver.
 
+pub mod api;
 pub mod cli;
