@@ -50,6 +50,13 @@ impl Watcher {
         }
     }
 
+    /// Hears of files alone.
+    pub fn of_files(root: &Path) -> Self {
+        let mut watcher = Self::new(root);
+        watcher.uevents = None;
+        watcher
+    }
+
     /// False where netlink is not to be had: in some containers, and where a unit's RestrictAddressFamilies forbids it.
     pub fn hears_kernel(&self) -> bool {
         self.uevents.is_some()

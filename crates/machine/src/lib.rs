@@ -119,6 +119,11 @@ pub trait Machine: Sync {
         None
     }
 
+    /// Where NVML's library is tried, where that is not this process's own search: of a root that is mounted elsewhere.
+    fn nvml_libraries(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// What a shared library says of itself, from a few hundred of its bytes: a driver's are far larger than [`READ_LIMIT`].
     /// Of a name that is itself a link: `Unreadable`, [`Reason::BadLink`].
     fn library(&self, path: &str) -> Seen<SharedObject> {

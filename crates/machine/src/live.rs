@@ -26,6 +26,10 @@ pub struct Root {
     dir: OwnedFd,
     path: PathBuf,
     kind: Kind,
+    /// Names are opened below the root whatever their links say: anything but `/` itself.
+    confined: bool,
+    /// Of a machine that runs: where NVML's library is tried, in place of this process's own search.
+    libraries: Option<Vec<String>>,
     /// A simulated machine's device nodes, by path: they are recorded in `SIM_DIR/devices.json`, since nobody but
     /// root can make real ones. Read once: a tree that a simulated boot has changed is opened again.
     devices: OnceLock<BTreeMap<String, Stat>>,
@@ -47,6 +51,38 @@ impl Root {
         Self::open("/".as_ref(), Kind::Live)
     }
 
+    /// This machine, as it runs, with its root file system mounted here ("/host" in a pod). NVML is asked by the library that
+    /// is found below it, in `driver` first ("/run/nvidia/driver", as the machine has it); no command of it is run.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn mounted(path: &Path, driver: &str) -> std::io::Result<Self> {
+        let mut root = Self::open(path, Kind::Live)?;
+        root.confined = true;
+        root.libraries = Some(root.nvml_below(driver));
+        Ok(root)
+    }
+
+    /// The machine by its root, and a driver with a root of its own.
+    fn nvml_below(&self, driver: &str) -> Vec<String> {
+        let driver = driver.trim_end_matches('/');
+        let roots = if driver.is_empty() { vec![""] } else { vec![driver, ""] };
+        let names = cuda::places(nvml_live::LIBRARY);
+        let mut found = Vec::new();
+        for root in roots {
+            for name in names.iter().filter(|name| name.starts_with('/')) {
+                // a link that is absolute there is not so here
+                if let Seen::Is(real) = self.resolve(&format!("{root}{name}")) {
+                    let real = self.path.join(real.trim_start_matches('/')).to_string_lossy().into_owned();
+                    if !found.contains(&real) {
+                        found.push(real);
+                    }
+                }
+            }
+        }
+        found
+    }
+
     /// The machine whose root file system is this directory. One that the simulator made is known by its mark.
     pub fn tree(path: &Path) -> std::io::Result<Self> {
         let mut root = Self::open(path, Kind::Tree)?;
@@ -59,7 +95,15 @@ impl Root {
     fn open(path: &Path, kind: Kind) -> std::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Root { dir, path: path.to_owned(), kind, devices: OnceLock::new(), real_path: OnceLock::new() })
+        Ok(Root {
+            dir,
+            path: path.to_owned(),
+            kind,
+            confined: kind != Kind::Live,
+            libraries: None,
+            devices: OnceLock::new(),
+            real_path: OnceLock::new(),
+        })
     }
 
     /// The directory that is this machine's `/`.
@@ -70,7 +114,7 @@ impl Root {
     fn at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let inside = inside(path);
         let flags = flags | OFlags::CLOEXEC;
-        if self.kind == Kind::Live {
+        if !self.confined {
             // Nothing to be confined to, and openat2 is refused by some old container sandboxes.
             return rustix::fs::openat(&self.dir, inside, flags, Mode::empty());
         }
@@ -85,7 +129,7 @@ impl Root {
     }
 
     fn meta(&self, path: &str, flags: OFlags) -> Seen<Stat> {
-        if self.kind == Kind::Live {
+        if !self.confined {
             let nofollow = flags.contains(OFlags::NOFOLLOW);
             let flags = if nofollow { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
             return match rustix::fs::statat(&self.dir, inside(path), flags) {
@@ -281,7 +325,7 @@ impl Machine for Root {
     }
 
     fn link(&self, path: &str) -> Seen<String> {
-        if self.kind == Kind::Live {
+        if !self.confined {
             return match rustix::fs::readlinkat(&self.dir, inside(path), Vec::new()) {
                 Ok(target) => Seen::Is(target.to_string_lossy().into_owned()),
                 Err(Errno::INVAL) => Seen::Absent,
@@ -298,6 +342,10 @@ impl Machine for Root {
             Err(Errno::INVAL | Errno::NOENT) => Seen::Absent,
             Err(errno) => from_errno(errno),
         }
+    }
+
+    fn nvml_libraries(&self) -> Option<Vec<String>> {
+        self.libraries.clone()
     }
 
     fn real(&self, path: &str) -> Option<String> {
@@ -344,6 +392,8 @@ impl Machine for Root {
 
     fn ask(&self, question: &Question) -> Seen<Answer> {
         match self.kind {
+            // the programs of a root that is mounted here would run as this pod's
+            Kind::Live if self.confined && !matches!(question, Question::Nvml | Question::NvmlAll) => Seen::Absent,
             Kind::Live => match question {
                 Question::Nvml => nvml_live::ask(self, Depth::Plain),
                 Question::NvmlAll => nvml_live::ask(self, Depth::All),

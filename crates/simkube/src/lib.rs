@@ -1,1 +1,3 @@
 //! What of Kubernetes cannot be had here, simulated: a kubelet and an API server, built from the public specifications.
+
+pub mod kubelet;

@@ -15,6 +15,7 @@ pub use state::{
     NvmlModulePower, NvmlPcie, NvmlPower, NvmlSession,
 };
 
+pub use crate::nvml_live::vigil::{Said, Vigil};
 pub use crate::nvml_live::watch::{Watch, Xid};
 use crate::{Answer, Machine, Question};
 

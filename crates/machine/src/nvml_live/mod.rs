@@ -3,6 +3,7 @@
 mod mig;
 mod plain;
 mod topics;
+pub(crate) mod vigil;
 pub(crate) mod watch;
 
 use std::ffi::OsStr;
@@ -21,16 +22,21 @@ use crate::{Answer, Machine, MachineExt as _};
 /// second, all topics of one card a quarter of one.
 const LIMIT: Duration = Duration::from_secs(5);
 
-const LIBRARY: &str = "libnvidia-ml.so.1";
+pub(crate) const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// The report of this machine's NVML. Absent: no driver runs, or its library is not installed.
 pub(crate) fn ask(machine: &dyn Machine, depth: Depth) -> Seen<Answer> {
     may_ask(machine).and_then(|()| {
-        gathered(LIMIT, move |tell| told(&cuda::places(LIBRARY), depth, &tell)).map(|mut report| {
+        let places = places(machine);
+        gathered(LIMIT, move |tell| told(&places, depth, &tell)).map(|mut report| {
             name_processes(machine, &mut report);
             Answer::Nvml(Box::new(report))
         })
     })
+}
+
+fn places(machine: &dyn Machine) -> Vec<String> {
+    machine.nvml_libraries().unwrap_or_else(|| cuda::places(LIBRARY))
 }
 
 /// Whether asking NVML would change nothing here.

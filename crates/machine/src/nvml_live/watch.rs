@@ -7,7 +7,7 @@ use std::time::Duration;
 use cuda::nvml::EventSet;
 use model::{Reason, Seen};
 
-use super::{LIBRARY, LIMIT, Session, Told, collect, may_ask, name_processes, plain};
+use super::{LIMIT, Session, Told, collect, may_ask, name_processes, places, plain};
 use crate::Machine;
 use crate::nvml::{Depth, NvmlReport};
 
@@ -43,8 +43,9 @@ impl Watch {
             let (tell, told) = mpsc::channel();
             let (report, xids) = mpsc::channel();
             let (opened, ready) = mpsc::channel();
+            let places = places(machine);
             let thread = std::thread::Builder::new().name("nvml".into()).spawn(move || {
-                let session = match Session::open(&cuda::places(LIBRARY)) {
+                let session = match Session::open(&places) {
                     Seen::Is(session) => session,
                     other => return drop(opened.send(other.map(|_| ()))),
                 };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use machine::Root;
+use machine::{Machine as _, Root};
 
 /// All well, findings, could not look: the exit statuses of the whole house.
 pub const DONE: u8 = 0;
@@ -77,16 +77,32 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// The machine that is meant.
+    /// The machine that is meant, as it runs.
     ///
     /// # Errors
     /// The directory cannot be opened.
     pub fn machine(&self) -> Result<Root, String> {
+        self.machine_with("/")
+    }
+
+    /// As [`Ground::machine`], with a driver that has a root of its own ("/run/nvidia/driver").
+    ///
+    /// # Errors
+    /// As there.
+    pub fn machine_with(&self, driver: &str) -> Result<Root, String> {
+        let failed =
+            |error: std::io::Error| format!("cannot open {} as a machine's root: {error}", self.below("/").display());
         match &self.global.root {
             Some(path) if path.as_path() != Path::new("/") => {
-                Root::tree(path).map_err(|error| format!("cannot open {} as a machine's root: {error}", path.display()))
+                // a simulated machine is known by its mark; any other directory is where a running one is mounted
+                let tree = Root::tree(path).map_err(failed)?;
+                match tree.kind() {
+                    machine::Kind::Simulated => Ok(tree),
+                    _ => Root::mounted(path, driver).map_err(failed),
+                }
             }
-            _ => Root::live().map_err(|error| format!("cannot open /: {error}")),
+            _ if driver.trim_end_matches('/').is_empty() => Root::live().map_err(failed),
+            _ => Root::mounted("/".as_ref(), driver).map_err(failed),
         }
     }
 
