@@ -2,12 +2,17 @@
 //!
 //! Source: the README of NVIDIA's gpu-feature-discovery (part of k8s-device-plugin), and what it writes.
 
-use std::collections::BTreeMap;
+mod labels;
+mod vgpu;
 
 use gpu::Inventory;
-use machine::Machine;
+use machine::nvml::{NvmlLinks, NvmlMigDevice};
+use machine::{Machine, MachineExt as _};
+use model::Seen;
 
-use crate::plugin::Config;
+use crate::plugin::{self, Config, Found};
+
+pub use labels::{is_ours, labels};
 
 /// What all labels of this module begin with.
 pub const PREFIX: &str = "nvidia.com/";
@@ -74,21 +79,82 @@ pub struct Vgpu {
 }
 
 impl Facts {
-    /// Of an inventory (of [`gpu::observe_all`], where a card is cut by MIG); reads the DMI name.
-    pub fn observe(machine: &dyn Machine, inventory: &Inventory, config: &Config) -> Facts {
-        let _ = (machine, inventory, config);
-        Facts::default()
+    /// Of an inventory (of [`gpu::observe_all`], where a card is cut by MIG or sits in a fabric) and what of it can be offered;
+    /// reads the machine's name, and of a vGPU its function's configuration space. The timestamp is the caller's.
+    pub fn observe(machine: &dyn Machine, inventory: &Inventory, found: &Found, config: &Config) -> Facts {
+        let report = inventory.nvml.get();
+        let mut cards = Vec::new();
+        for gpu in found.gpus.iter().filter(|gpu| gpu.withheld.is_none() && config.lets(gpu)) {
+            let Some(card) = inventory.card(gpu.bdf) else { continue };
+            cards.push(observed(gpu, card, config));
+        }
+        let name = machine.value(&config.labels.machine_type_file).is();
+        let awake = |card: &&gpu::Card| card.power.get().is_none_or(|state| !state.starts_with("D3"));
+        let vgpu = inventory.nvidia().filter(awake).find_map(|card| vgpu::observe(machine, card.identity.bdf));
+        Facts {
+            driver: report.filter(|_| found.nvml).and_then(|report| report.driver_version.get().cloned()),
+            cuda: report.and_then(|report| report.cuda_version.get().copied()),
+            machine: name.filter(|name| !name.is_empty()),
+            cards,
+            vgpu,
+            timestamp: None,
+        }
     }
 }
 
-/// All labels of a node. Empty where no driver works.
-pub fn labels(facts: &Facts, config: &Config) -> BTreeMap<String, String> {
-    let _ = (facts, config);
-    BTreeMap::new()
+fn observed(gpu: &plugin::Gpu, card: &gpu::Card, config: &Config) -> Card {
+    let nvml = card.nvml.as_deref();
+    // a fabric of one machine has no number: all of them would look like one
+    let in_fabric = |links: &NvmlLinks| {
+        let is = |seen: &Seen<String>, wanted: &str| seen.get().is_some_and(|text| text == wanted);
+        let cluster = links.cluster.get().filter(|id| id.chars().any(|c| c.is_ascii_hexdigit() && c != '0'))?;
+        (is(&links.state, "Completed") && is(&links.status, "Success"))
+            .then_some((cluster.clone(), *links.clique.get()?))
+    };
+    let fabric = nvml.and_then(|gpu| gpu.nvlink.get()).and_then(|links| in_fabric(links));
+    let devices = nvml.and_then(|gpu| gpu.mig.get()).and_then(|mig| mig.devices.get());
+    let wanted = gpu.parts.iter().filter(|part| config.lets_part(gpu, part));
+    let part = |part: &plugin::Part| {
+        let device = devices.into_iter().flatten().find(|device| device.index == part.index);
+        let number = |get: fn(&NvmlMigDevice) -> &Seen<u32>| device.and_then(|device| get(device).get().copied());
+        let (gi, ci) = slices(&part.profile);
+        Part {
+            profile: part.profile.clone(),
+            memory: device.and_then(|device| device.memory_total.get()).map(|bytes| bytes >> 20),
+            multiprocessors: number(|device| &device.multiprocessors),
+            slices_gi: gi,
+            slices_ci: ci,
+            copy: number(|device| &device.copy_engines),
+            decoder: number(|device| &device.decoders),
+            encoder: number(|device| &device.encoders),
+            jpeg: number(|device| &device.jpegs),
+            ofa: number(|device| &device.ofas),
+        }
+    };
+    let compute = nvml.and_then(|gpu| gpu.compute_capability.get().copied());
+    Card {
+        product: gpu.product.clone(),
+        // what has no memory of its own reports none, or 0
+        memory: nvml.and_then(|gpu| gpu.memory_total.get()).map(|bytes| bytes >> 20).filter(|mib| *mib > 0),
+        compute: compute.and_then(|(major, minor)| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?))),
+        class: Some(card.class >> 8),
+        mig: gpu.mig,
+        mig_capable: gpu.mig || nvml.is_some_and(|gpu| gpu.mig_enabled.is_there()),
+        fabric,
+        parts: wanted.map(part).collect(),
+    }
 }
 
-/// True for a label that [`labels`] can have written.
-pub fn is_ours(key: &str) -> bool {
-    let _ = key;
-    false
+/// Compute slices of the GPU instance and of the compute instance: of "3g.20gb" 3 and 3, of "1c.3g.20gb" 3 and 1.
+fn slices(profile: &str) -> (Option<u32>, Option<u32>) {
+    let number = |part: &str, letter: char| part.strip_suffix(letter).and_then(|digits| digits.parse().ok());
+    let mut parts = profile.split(['.', '+']);
+    let first = parts.next().unwrap_or_default();
+    match number(first, 'c') {
+        Some(ci) => (parts.next().and_then(|part| number(part, 'g')), Some(ci)),
+        None => (number(first, 'g'), number(first, 'g')),
+    }
 }
+
+#[cfg(test)]
+mod tests;

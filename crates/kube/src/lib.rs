@@ -3,6 +3,7 @@
 
 mod api;
 mod checks;
+pub mod discovery;
 pub mod gfd;
 mod manifests;
 pub mod objects;

@@ -107,12 +107,7 @@ fn engine(machine: &dyn Machine) -> Fact<ContainerdSays> {
 }
 
 fn topology(gpus: &Inventory) -> Fact<BTreeMap<String, String>> {
-    let place = |card: &gpu::Card| Some((card.identity.bdf, gpus.place(card)?.clone()));
-    let labels = match (&gpus.hints, &gpus.looked) {
-        (Seen::Unreadable(reason), _) | (_, Seen::Unreadable(reason)) => Seen::Unreadable(reason.clone()),
-        _ => Seen::Is(topology::labels(&gpus.nvidia().filter_map(place).collect::<Vec<_>>())),
-    };
-    Fact::new(labels, Source::file(DMI_TABLE))
+    Fact::new(topology::of(gpus), Source::file(DMI_TABLE))
 }
 
 fn agent(machine: &dyn Machine) -> Fact<String> {

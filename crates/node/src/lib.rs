@@ -11,3 +11,8 @@
 pub mod api;
 pub mod agent;
 pub mod cli;
+pub mod cluster;
+pub mod cordon;
+pub mod events;
+pub mod labels;
+pub mod nfd;

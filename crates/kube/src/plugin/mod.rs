@@ -8,10 +8,14 @@
 
 pub mod allocate;
 pub mod config;
+#[cfg(test)]
+mod fixtures;
 pub mod found;
 pub mod health;
 pub mod offer;
 pub mod prefer;
+#[cfg(test)]
+mod random;
 pub mod topology;
 
 pub use allocate::{Answer, Live, Mount, Node, OnMachine, Present, allocate};

@@ -114,8 +114,7 @@ pub fn offer(config: &Config, found: &Found) -> Result<Offer, Refusal> {
     for gpu in gpus {
         if !gpu.mig {
             if wanted(config, gpu, None) {
-                let name = named(&config.names, &gpu.product).unwrap_or(GPU);
-                groups.add(name, false, whole(gpu));
+                groups.add(config.card_resource(&gpu.product), false, whole(gpu));
             } else {
                 offer.left_out.push(left_out(gpu, None, "it is not among the cards that the configuration includes"));
             }
@@ -137,7 +136,7 @@ pub fn offer(config: &Config, found: &Found) -> Result<Offer, Refusal> {
 }
 
 /// Whole cards, and instances where all are alike.
-const GPU: &str = "nvidia.com/gpu";
+pub(crate) const GPU: &str = "nvidia.com/gpu";
 
 /// The cards that can be offered at all.
 fn usable<'f>(config: &Config, found: &'f Found, left: &mut Vec<LeftOut>) -> Vec<&'f Gpu> {
@@ -145,7 +144,7 @@ fn usable<'f>(config: &Config, found: &'f Found, left: &mut Vec<LeftOut>) -> Vec
     for gpu in &found.gpus {
         let excluded = config.exclude.iter().any(|which| which.means(gpu, None));
         // a list of instances' UUIDs alone includes their card
-        let included = wanted(config, gpu, None) || gpu.parts.iter().any(|part| wanted(config, gpu, Some(part)));
+        let included = config.lets(gpu);
         let why = match gpu {
             Gpu { withheld: Some(why), .. } => why.clone(),
             _ if excluded => "the configuration excludes it".into(),
@@ -179,6 +178,47 @@ fn left_out(gpu: &Gpu, part: Option<&Part>, why: &str) -> LeftOut {
 fn wanted(config: &Config, gpu: &Gpu, part: Option<&Part>) -> bool {
     let any = |list: &[Which]| list.iter().any(|which| which.means(gpu, part));
     (config.include.is_empty() || any(&config.include)) && !any(&config.exclude)
+}
+
+impl Config {
+    /// Do the include and exclude lists let this card through, or an instance of it?
+    pub(crate) fn lets(&self, gpu: &Gpu) -> bool {
+        wanted(self, gpu, None) || gpu.parts.iter().any(|part| wanted(self, gpu, Some(part)))
+    }
+
+    pub(crate) fn lets_part(&self, gpu: &Gpu, part: &Part) -> bool {
+        wanted(self, gpu, Some(part))
+    }
+
+    /// The resource of whole cards of a product.
+    pub(crate) fn card_resource(&self, product: &str) -> &str {
+        named(&self.names, product).unwrap_or(GPU)
+    }
+
+    /// The resource of instances of a profile by the strategy `mixed`, or why there is none.
+    ///
+    /// # Errors
+    /// A profile that gets no name by itself.
+    pub(crate) fn instance_resource(&self, profile: &str) -> Result<String, String> {
+        if let Some(name) = named(&self.mig_names, profile) {
+            return Ok(name.to_owned());
+        }
+        if profile.is_empty() {
+            return Err("the driver does not tell its profile".into());
+        }
+        // "1c.3g.20gb": a third of an instance's compute slices. NVIDIA's plugin names whole ones alone.
+        if profile.split_once("c.").is_some_and(|(slices, _)| slices.bytes().all(|byte| byte.is_ascii_digit())) {
+            return Err("it has only a part of its instance's compute slices; resources.mig can give it a name".into());
+        }
+        resource_name(&format!("mig-{}", profile.replace('+', ".")))
+    }
+
+    /// How a resource's devices are shared: replicas of each, and whether the resource keeps its name.
+    pub(crate) fn replicas(&self, name: &str) -> Option<(u32, bool)> {
+        let sharing = self.sharing.as_ref()?;
+        let rule = sharing.resources.iter().find(|one| one.name == name)?;
+        Some((rule.replicas, rule.rename.is_none() && !sharing.rename_by_default))
+    }
 }
 
 /// The name by a product or profile. A pattern may be anywhere in it, as NVIDIA's are.
@@ -220,17 +260,7 @@ fn instance_name(config: &Config, gpu: &Gpu, part: &Part, single: bool) -> Resul
     if single {
         return Ok(GPU.to_owned());
     }
-    if let Some(name) = named(&config.mig_names, &part.profile) {
-        return Ok(name.to_owned());
-    }
-    if part.profile.is_empty() {
-        return Err("the driver does not tell its profile".into());
-    }
-    // "1c.3g.20gb": a third of an instance's compute slices. NVIDIA's plugin names whole ones alone.
-    if part.profile.split_once("c.").is_some_and(|(slices, _)| slices.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Err("it has only a part of its instance's compute slices; resources.mig can give it a name".into());
-    }
-    resource_name(&format!("mig-{}", part.profile.replace('+', ".")))
+    config.instance_resource(&part.profile)
 }
 
 fn whole(gpu: &Gpu) -> Device {
