@@ -87,9 +87,11 @@ impl Gate {
 /// The Event as it is sent. `uid` is the node's; `time` "2026-01-01T00:00:00.000000Z".
 pub fn event(notice: &Notice, node: &str, uid: &str, seen: u32, time: &str) -> (String, Value) {
     let (namespace, regarding, name) = match &notice.about {
-        About::Node => {
-            ("default".to_owned(), json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}), node.to_owned())
-        }
+        About::Node => (
+            "default".to_owned(),
+            json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}),
+            node.to_owned(),
+        ),
         About::Pod { namespace, name } => {
             let pod = json!({"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name});
             (namespace.clone(), pod, name.clone())

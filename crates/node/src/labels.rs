@@ -192,7 +192,10 @@ mod tests {
         let now = [("nvidia.com/gpu.product", "A100")];
         let sent = step(&node(&[nfd], &now), &wanted, false);
         assert_eq!(sent.apply, Some(labels(&[("nvidia.com/gpu.count", "1")])));
-        assert_eq!(sent.left, [Held { field: ".metadata.labels.nvidia.com/gpu.product".into(), by: "nfd-master".into() }]);
+        assert_eq!(
+            sent.left,
+            [Held { field: ".metadata.labels.nvidia.com/gpu.product".into(), by: "nfd-master".into() }]
+        );
         // and then again nothing
         let ours = (MANAGER, "Apply", &["nvidia.com/gpu.count"][..]);
         let after = [("nvidia.com/gpu.product", "A100"), ("nvidia.com/gpu.count", "1")];

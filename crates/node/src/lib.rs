@@ -8,8 +8,8 @@
               looked at through machine, and written by journal"
 )]
 
-pub mod api;
 pub mod agent;
+pub mod api;
 pub mod cli;
 pub mod cluster;
 pub mod cordon;
