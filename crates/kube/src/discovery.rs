@@ -130,7 +130,10 @@ mod tests {
         let card = PciId::new(0x10de, 0x1d01);
         assert!(!wanted(&promise(Owner::Vm("100".into()), card)));
         assert!(wanted(&promise(Owner::Pods, card)));
-        assert!(wanted(&promise(Owner::Vm("100".into()), PciId::new(0x10de, 0x2204))), "the promise is of another card");
+        assert!(
+            wanted(&promise(Owner::Vm("100".into()), PciId::new(0x10de, 0x2204))),
+            "the promise is of another card"
+        );
         let found = look(&promise(Owner::Vm("100".into()), card)).is().expect("a card");
         assert_eq!(found[0].kept_from_pods.as_deref(), Some("it is promised to VM 100"));
     }

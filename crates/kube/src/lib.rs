@@ -12,9 +12,11 @@ pub mod patch;
 pub mod placement;
 mod plan;
 pub mod plugin;
+pub mod preflight;
 mod read;
 pub mod topology;
 mod verify;
+pub mod why;
 
 pub use api::{apply_to_list, inverse, settle};
 pub use checks::CHECKS;

@@ -22,6 +22,12 @@ pub struct Node {
     pub allocatable: BTreeMap<String, u64>,
     /// `status.nodeInfo.machineID`: the node's /etc/machine-id. Cloned machines share one.
     pub machine_id: Option<String>,
+    /// `status.nodeInfo.kubeletVersion`: "v1.31.4".
+    pub kubelet: Option<String>,
+    /// `status.nodeInfo.containerRuntimeVersion`: "containerd://1.7.24".
+    pub runtime: Option<String>,
+    /// The condition Ready is there and not True.
+    pub unready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -287,6 +293,11 @@ pub(crate) fn node(at: &At) -> Result<Node, Bad> {
             effect: at.at("effect")?.name()?,
         })
     };
+    let mut unready = false;
+    for condition in status.at("conditions")?.list()? {
+        let ready = condition.at("type")?.text()?.as_deref() == Some("Ready");
+        unready |= ready && condition.at("status")?.text()?.as_deref() != Some("True");
+    }
     Ok(Node {
         name: meta.at("name")?.name()?,
         labels: meta.at("labels")?.pairs()?,
@@ -294,6 +305,9 @@ pub(crate) fn node(at: &At) -> Result<Node, Bad> {
         capacity: status.at("capacity")?.resources()?,
         allocatable: status.at("allocatable")?.resources()?,
         machine_id: status.down(&["nodeInfo", "machineID"])?.text()?,
+        kubelet: status.down(&["nodeInfo", "kubeletVersion"])?.text()?,
+        runtime: status.down(&["nodeInfo", "containerRuntimeVersion"])?.text()?,
+        unready,
     })
 }
 
@@ -377,7 +391,7 @@ fn state(at: &At, init: bool) -> Result<State, Bad> {
     Ok(State { container: at.at("name")?.name()?, init, reason, messages })
 }
 
-fn pod_spec(at: &At) -> Result<PodSpec, Bad> {
+pub(crate) fn pod_spec(at: &At) -> Result<PodSpec, Bad> {
     let mut containers = Vec::new();
     for field in ["initContainers", "containers"] {
         for item in at.at(field)?.list()? {
