@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gpu::Inventory;
-use kube::plugin::Config;
+use kube::plugin::{Config, Found};
 use machine::Machine;
 use serde_json::{Value, json};
 
@@ -20,8 +20,8 @@ pub type Labels = BTreeMap<String, String>;
 
 /// All labels that this node should have: GPU feature discovery's, `nvidia.com/gpu.present` where the driver answers for a card,
 /// and the host's topology as the hypervisor told it, for a node with a card that works.
-pub fn wanted(machine: &dyn Machine, inventory: &Inventory, config: &Config) -> Labels {
-    let facts = kube::gfd::Facts::observe(machine, inventory, config);
+pub fn wanted(machine: &dyn Machine, inventory: &Inventory, found: &Found, config: &Config) -> Labels {
+    let facts = kube::gfd::Facts::observe(machine, inventory, found, config);
     let mut labels = kube::gfd::labels(&facts, config);
     if labels.is_empty() {
         return labels;
@@ -143,7 +143,12 @@ impl Writer {
 
     /// What is sent.
     pub fn body(&self, labels: &Labels) -> Value {
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node, "labels": labels}})
+        let mut body = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node}});
+        // an empty map would be owned as such
+        if let (false, Some(metadata)) = (labels.is_empty(), body.get_mut("metadata").and_then(Value::as_object_mut)) {
+            metadata.insert("labels".into(), json!(labels));
+        }
+        body
     }
 }
 

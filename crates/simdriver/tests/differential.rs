@@ -118,7 +118,7 @@ fn every_difference_from_nvidias_rules_has_its_reason() {
             }
             let _sockets = sockets(&laid);
             if name == "h100-mig" {
-                nvml::answer(&laid, name);
+                nvml::answer(&laid, View::named(name).expect("a box"));
             }
             let machine = Root::tree(&laid.root).expect("a tree");
             let hook = cdi::HookWish::Path("/usr/bin/thruway-hook".into());

@@ -30,10 +30,7 @@ fn kubectl_takes_it_for_a_cluster() {
     }
     let home = tempfile::tempdir().expect("a directory");
     let reader = Rule::new(&["get", "list"], "", &["nodes"]);
-    let accounts = vec![
-        Account::admin("admin"),
-        Account::pod("reader", "default", "reader", "mufti-1", vec![reader]),
-    ];
+    let accounts = vec![Account::admin("admin"), Account::pod("reader", "default", "reader", "mufti-1", vec![reader])];
     let server = Server::start(accounts, Options::default()).expect("a server");
     std::fs::write(home.path().join("admin"), server.kubeconfig("admin")).expect("a kubeconfig");
     std::fs::write(home.path().join("reader"), server.kubeconfig("reader")).expect("a kubeconfig");

@@ -12,6 +12,8 @@ pub mod config;
 mod fixtures;
 pub mod found;
 pub mod health;
+#[cfg(test)]
+mod model;
 pub mod offer;
 pub mod prefer;
 #[cfg(test)]

@@ -1,7 +1,14 @@
 //! The grammar of `thruway-node`: a verb is a file here and a line of the table below.
 
+pub mod doctor;
 pub mod manifests;
+pub mod preflight;
+pub mod cluster;
+pub mod cordon;
+pub mod discover;
+pub mod labels;
 pub mod run;
+pub mod uncordon;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -41,6 +48,18 @@ verbs! {
     Run => run,
     /// Print what the cluster is given: namespace, accounts, rights, admission policy, DaemonSets, as plain YAML
     Manifests => manifests,
+    /// Say of each node whether the agent's DaemonSet lands there, by what, and why not; changes nothing
+    Preflight => preflight,
+    /// Why no GPU arrives in this node's pods, the first broken link first; and who uses which card
+    Doctor => doctor,
+    /// Label this node where it has an NVIDIA card that pods could get: PCI ids alone, no driver, no privileges
+    Discover => discover,
+    /// Print the labels that this node should have; set them, or write node feature discovery's file, once
+    Labels => labels,
+    /// Give a GPU to no new pod; those that have it go on
+    Cordon => cordon,
+    /// Take a GPU's cordon back
+    Uncordon => uncordon,
 }
 
 #[derive(Parser, Debug)]

@@ -259,7 +259,10 @@ pub(super) fn remove(object: &mut Value, path: &[Step]) {
                 remove(item, rest);
             }
         }
-        (Value::Array(items), Step::Member(value)) => items.retain(|item| item.to_string() != *value),
+        (Value::Array(items), Step::Member(value)) => {
+            let gone: Option<Value> = serde_json::from_str(value).ok();
+            items.retain(|item| Some(item) != gone.as_ref());
+        }
         _ => {}
     }
 }

@@ -72,11 +72,13 @@ pub(super) fn apply(live: &Value, config: &Value, force: bool, who: &Who<'_>) ->
     let mine = |entry: &Entry| {
         entry.manager == who.manager && entry.operation == "Apply" && entry.subresource == who.subresource
     };
+    let mut next = live.clone();
+    merge(&mut next, config, &mut Vec::new());
     let wanted = leaves(config);
-    let there = leaves(live);
+    let (there, merged) = (leaves(live), leaves(&next));
     let mut conflicts = Vec::new();
     for entry in all.iter_mut().filter(|entry| !mine(entry)) {
-        let differs = |path: &&Vec<_>| wanted.contains_key(*path) && there.get(*path) != wanted.get(*path);
+        let differs = |path: &&Vec<_>| wanted.contains_key(*path) && there.get(*path) != merged.get(*path);
         let lost: Vec<_> = entry.fields.iter().filter(differs).cloned().collect();
         for path in lost {
             match force {
@@ -89,8 +91,6 @@ pub(super) fn apply(live: &Value, config: &Value, force: bool, who: &Who<'_>) ->
         conflicts.sort();
         return Err(conflicts);
     }
-    let mut next = live.clone();
-    merge(&mut next, config, &mut Vec::new());
     let new: Set = wanted.into_keys().collect();
     let old: Set = all.iter().find(|entry| mine(entry)).map(|entry| entry.fields.clone()).unwrap_or_default();
     for path in old.difference(&new) {

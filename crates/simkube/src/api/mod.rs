@@ -91,6 +91,8 @@ struct Inner {
     store: Store,
     accounts: Vec<Account>,
     calls: Vec<Call>,
+    /// Calls that are counted no more.
+    cleared: usize,
     faults: Faults,
     sockets: Vec<TcpStream>,
 }
@@ -131,6 +133,7 @@ impl Server {
             store: Store::new(options.history),
             accounts,
             calls: Vec::new(),
+            cleared: 0,
             faults: Faults::default(),
             sockets: Vec::new(),
         };
@@ -233,7 +236,9 @@ impl Server {
 
     /// From now on the calls are counted anew. A watch that runs is not seen any more.
     pub fn count_anew(&self) {
-        self.lock().calls.clear();
+        let mut inner = self.lock();
+        inner.cleared += inner.calls.len();
+        inner.calls.clear();
     }
 
     /// Forgets what happened: watches from before are told 410.
@@ -330,11 +335,13 @@ fn serve(socket: TcpStream, config: &Arc<ServerConfig>, shared: &Shared) -> io::
                 Outcome::Watch(_) => 200,
             };
             inner.calls.push(Call { user, method: request.method.clone(), path, code, came: request.size, went: 0 });
-            (outcome, inner.calls.len() - 1, inner.faults.slow)
+            (outcome, inner.cleared + inner.calls.len() - 1, inner.faults.slow)
         };
         std::thread::sleep(slow);
         let went = |bytes: usize| {
-            if let Some(call) = shared.lock().calls.get_mut(call) {
+            let mut inner = shared.lock();
+            let at = call.checked_sub(inner.cleared);
+            if let Some(call) = at.and_then(|at| inner.calls.get_mut(at)) {
                 call.went += bytes;
             }
         };

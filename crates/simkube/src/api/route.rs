@@ -139,7 +139,12 @@ fn carry_out(store: &mut Store, account: Option<&Account>, policy: bool, request
         return Ok(Outcome::Answer(Answer::ok(body)));
     }
     let target = target(&request.path).ok_or_else(no_path)?;
-    if !target.subresource.is_empty() && !(target.subresource == "status" && target.kind.has_status()) {
+    let known = match target.subresource {
+        "" => true,
+        "status" => target.kind.has_status(),
+        _ => false,
+    };
+    if !known {
         return Err(no_path());
     }
     let watch = matches!(request.param("watch"), Some("true" | "1"));
@@ -183,7 +188,7 @@ fn carry_out(store: &mut Store, account: Option<&Account>, policy: bool, request
     let select = |key: &str| request.param(key).unwrap_or_default().to_owned();
     let (labels, fields) = (select("labelSelector"), select("fieldSelector"));
     let bad = |why: String| refusal(400, "BadRequest", &why);
-    let fits = |object: &Value| Ok::<_, Answer>(matches(&labels, &fields, kind, object).map_err(bad)?);
+    let fits = |object: &Value| matches(&labels, &fields, kind, object).map_err(bad);
     Ok(Outcome::Answer(match verb {
         "get" => match store.get(kind, namespace, name) {
             Some(found) => Answer::ok(shown(&found, partial)),

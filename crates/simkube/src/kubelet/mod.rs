@@ -117,7 +117,7 @@ impl Core {
 pub struct Kubelet {
     core: Arc<Core>,
     pod_resources: PathBuf,
-    tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Kubelet {
@@ -129,7 +129,7 @@ impl Kubelet {
         let below = |path: &str| root.join(path.trim_start_matches('/'));
         let pod_resources = below(kubelet::POD_RESOURCES);
         let core = Core { dir: below(kubelet::PLUGINS), state: Mutex::default(), changed: watch::channel(0).0 };
-        let mut kubelet = Kubelet { core: Arc::new(core), pod_resources, tasks: JoinSet::new() };
+        let kubelet = Kubelet { core: Arc::new(core), pod_resources, tasks: Mutex::default() };
         kubelet.begin().await?;
         Ok(kubelet)
     }
@@ -139,7 +139,7 @@ impl Kubelet {
     ///
     /// # Errors
     /// As [`Kubelet::start`].
-    pub async fn restart(&mut self, away: Duration) -> io::Result<()> {
+    pub async fn restart(&self, away: Duration) -> io::Result<()> {
         self.stop();
         if !away.is_zero() {
             tokio::time::sleep(away).await;
@@ -148,8 +148,8 @@ impl Kubelet {
     }
 
     /// The process ends: its sockets' files stay, nobody answers.
-    pub fn stop(&mut self) {
-        self.tasks.abort_all();
+    pub fn stop(&self) {
+        self.tasks().abort_all();
         self.core.change(|state| {
             for resource in state.resources.values() {
                 resource.stream.iter().for_each(AbortHandle::abort);
@@ -160,7 +160,11 @@ impl Kubelet {
         });
     }
 
-    async fn begin(&mut self) -> io::Result<()> {
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn begin(&self) -> io::Result<()> {
         let dir = self.core.dir.clone();
         std::fs::create_dir_all(&dir)?;
         let (grants, known) = checkpoint::read(&dir);
@@ -181,12 +185,12 @@ impl Kubelet {
         }
         let _ = std::fs::remove_file(&self.pod_resources);
         let lister = UnixListener::bind(&self.pod_resources)?;
-        self.tasks.spawn(podresources::serve(Arc::clone(&self.core), lister));
+        self.tasks().spawn(podresources::serve(Arc::clone(&self.core), lister));
         let appeared = Instant::now();
         let listener = UnixListener::bind(dir.join(kubelet::KUBELET_SOCKET))?;
         self.core.change(|state| state.appeared = Some(appeared));
         let service = RegistrationServer::new(Desk(Arc::clone(&self.core)));
-        self.tasks.spawn(async move {
+        self.tasks().spawn(async move {
             let _ = Server::builder().serve_with_incoming(service, UnixListenerStream::new(listener)).await;
         });
         Ok(())

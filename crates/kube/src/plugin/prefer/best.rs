@@ -6,28 +6,34 @@ const MOST: usize = 16;
 /// `size` of the cards 0 to `count`-1, `must` among them.
 ///
 /// Exactly: the group that belongs to a split of all cards into groups of `size` (the rest is one smaller group) with the
-/// highest sum of scores; among such groups the one with the highest score of its own; among those the first by number.
+/// highest sum of scores; among such groups the one with the highest score of its own; among those the one that leaves what is
+/// nearest together (one card alone is taken where it breaks the least); among those the first by number.
 pub(super) fn best(count: usize, must: &[usize], size: usize, score: &dyn Fn(usize, usize) -> u32) -> Vec<usize> {
     if size == 0 || size >= count {
         return (0..count.min(size)).collect();
     }
     let scores: Vec<Vec<u32>> = (0..count).map(|a| (0..count).map(|b| score(a, b)).collect()).collect();
+    if size == 1 {
+        // no group has a score: what it costs the others decides
+        let cost = |at: &usize| scores[*at].iter().sum::<u32>();
+        return must.first().copied().or_else(|| (0..count).min_by_key(cost)).into_iter().collect();
+    }
     if count > MOST {
         return improved(&scores, must, size);
     }
     let mut splits = Splits::new(&scores, size);
     let all: u32 = (1_u32 << count) - 1;
     let needed = must.iter().fold(0_u32, |mask, at| mask | 1 << at);
-    let mut found: Option<(u32, u32, u32)> = None;
+    let mut found: Option<((u32, u32, u32), u32)> = None;
     groups(all & !needed, size - must.len(), needed, &mut |group| {
-        let own = splits.own(group);
-        let total = own + splits.rest(all & !group);
+        let (own, left) = (splits.own(group), all & !group);
+        let value = (own + splits.rest(left), own, splits.own(left));
         // groups come in the order of their first members, so that an equal one later does not displace it
-        if found.is_none_or(|(best, best_own, _)| (total, own) > (best, best_own)) {
-            found = Some((total, own, group));
+        if found.is_none_or(|(best, _)| value > best) {
+            found = Some((value, group));
         }
     });
-    let group = found.map_or(0, |(.., group)| group);
+    let group = found.map_or(0, |(_, group)| group);
     (0..count).filter(|at| group >> at & 1 == 1).collect()
 }
 
