@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
+use crate::Facts;
 use crate::manifests::{GPU_NODE_LABELS, Placement};
 use crate::objects::{self, Node, PodSpec, Taint};
 use crate::placement::{lands_on, selects, untolerated};
 use crate::read::At;
-use crate::Facts;
 
 /// The version of the JSON form.
 pub const FORM: u32 = 1;
@@ -77,7 +77,10 @@ fn one(facts: &Facts, node: &Node, agent: &PodSpec, discover: Option<&PodSpec>, 
             match discover {
                 Some(pod) if lands_on(pod, node) => {
                     if !blocked.is_empty() {
-                        notes.push(format!("with a card found the agent would still be kept off by {}", tainted(&blocked)));
+                        notes.push(format!(
+                            "with a card found the agent would still be kept off by {}",
+                            tainted(&blocked)
+                        ));
                     }
                     Agent::Discovered
                 }

@@ -120,8 +120,10 @@ fn card(facts: &Facts) -> Link {
 fn bound(here: &Here) -> Link {
     let name = "whose it is";
     let all = &here.found.gpus;
-    let kept: Vec<String> =
-        all.iter().filter_map(|gpu| Some(format!("{} {}: {}", gpu.bdf.short(), gpu.product, gpu.withheld.as_ref()?))).collect();
+    let kept: Vec<String> = all
+        .iter()
+        .filter_map(|gpu| Some(format!("{} {}: {}", gpu.bdf.short(), gpu.product, gpu.withheld.as_ref()?)))
+        .collect();
     match (all.len(), kept.len()) {
         (0, _) => unknown(name, "no card is known"),
         (all, kept_from_pods) if all == kept_from_pods => broken(
@@ -148,8 +150,13 @@ fn driver(facts: &Facts) -> Link {
 }
 
 fn specs(here: &Here) -> Link {
-    let wanted: Vec<&String> =
-        here.found.gpus.iter().filter(|gpu| gpu.withheld.is_none() && !gpu.mig).filter_map(|gpu| gpu.uuid.as_ref()).collect();
+    let wanted: Vec<&String> = here
+        .found
+        .gpus
+        .iter()
+        .filter(|gpu| gpu.withheld.is_none() && !gpu.mig)
+        .filter_map(|gpu| gpu.uuid.as_ref())
+        .collect();
     let missing: Vec<String> =
         wanted.iter().map(|uuid| format!("nvidia.com/gpu={uuid}")).filter(|name| !here.cdi.contains(name)).collect();
     if wanted.is_empty() {
@@ -171,11 +178,17 @@ fn specs(here: &Here) -> Link {
 fn kubelet(facts: &Facts, here: &Here) -> Link {
     let name = "kubelet";
     match (&here.sockets, &facts.agent.value) {
-        (Seen::Is(names), _) if names.iter().any(|name| name == "kubelet.sock") => holds(name, "it listens for plugins"),
+        (Seen::Is(names), _) if names.iter().any(|name| name == "kubelet.sock") => {
+            holds(name, "it listens for plugins")
+        }
         (Seen::Is(_), _) => broken(
             name,
             "its socket for plugins is not there: it does not run, or has another directory",
-            Fix::by_hand("look at it", &["systemctl status kubelet", "journalctl --unit=kubelet --lines=50"], "nothing to take back"),
+            Fix::by_hand(
+                "look at it",
+                &["systemctl status kubelet", "journalctl --unit=kubelet --lines=50"],
+                "nothing to take back",
+            ),
         ),
         (Seen::Absent, Seen::Is(_)) => broken(
             name,
@@ -187,7 +200,9 @@ fn kubelet(facts: &Facts, here: &Here) -> Link {
             "no kubelet is on this machine",
             Fix::by_hand("run this on the node that is meant", &["thruway kube doctor"], "nothing to take back"),
         ),
-        (Seen::Unreadable(reason), _) => unknown(name, format!("its directory for plugins could not be read: {reason}")),
+        (Seen::Unreadable(reason), _) => {
+            unknown(name, format!("its directory for plugins could not be read: {reason}"))
+        }
     }
 }
 
@@ -241,7 +256,11 @@ fn plugin(facts: &Facts, here: &Here) -> Link {
                 return broken(
                     name,
                     format!("{} is to run here and serves no socket: {state}", landing.join(", ")),
-                    Fix::by_hand("read what it says; most often it finds no driver", &[&log, "thruway kube plan"], "nothing to take back"),
+                    Fix::by_hand(
+                        "read what it says; most often it finds no driver",
+                        &[&log, "thruway kube plan"],
+                        "nothing to take back",
+                    ),
                 );
             }
             if landing.len() > 1 {
@@ -251,7 +270,14 @@ fn plugin(facts: &Facts, here: &Here) -> Link {
                     Fix::planned("see which", "thruway doctor --layer cluster"),
                 );
             }
-            holds(name, format!("{} serves {}", landing.join(", "), sockets.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")))
+            holds(
+                name,
+                format!(
+                    "{} serves {}",
+                    landing.join(", "),
+                    sockets.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+            )
         }
     }
 }
@@ -269,7 +295,11 @@ fn registered(here: &Here) -> Link {
                 broken(
                     name,
                     "the kubelet knows no plugin of NVIDIA's resources",
-                    Fix::by_hand("restart the plugin's pod on this node and read its log", &["kubectl rollout restart daemonset --namespace=NAMESPACE NAME"], "nothing to take back"),
+                    Fix::by_hand(
+                        "restart the plugin's pod on this node and read its log",
+                        &["kubectl rollout restart daemonset --namespace=NAMESPACE NAME"],
+                        "nothing to take back",
+                    ),
                 )
             } else {
                 holds(name, ours.join(", "))
@@ -291,7 +321,10 @@ fn offered(facts: &Facts) -> Link {
         return broken(
             name,
             format!("node {} says {RESOURCE}: 0", node.name),
-            Fix::planned("the first broken link above is the cause; without one, see what the checks say", "thruway doctor --layer cluster"),
+            Fix::planned(
+                "the first broken link above is the cause; without one, see what the checks say",
+                "thruway doctor --layer cluster",
+            ),
         );
     }
     if may < all {
@@ -307,7 +340,8 @@ fn offered(facts: &Facts) -> Link {
 
 fn free(facts: &Facts, here: &Here) -> Link {
     let name = "grants";
-    let may: u64 = facts.own_node().map_or(0, |node| node.allocatable.values().fold(0, |sum, count| sum.saturating_add(*count)));
+    let may: u64 =
+        facts.own_node().map_or(0, |node| node.allocatable.values().fold(0, |sum, count| sum.saturating_add(*count)));
     match &here.grants {
         Seen::Is(grants) => {
             let held = grants.len();
@@ -315,7 +349,9 @@ fn free(facts: &Facts, here: &Here) -> Link {
             let who = pods.into_iter().collect::<Vec<_>>().join(", ");
             match u64::try_from(held).unwrap_or(u64::MAX) {
                 0 => holds(name, "none is granted"),
-                held if may > 0 && held >= may => holds(name, format!("all {held} are granted, to {who}: whoever asks now waits")),
+                held if may > 0 && held >= may => {
+                    holds(name, format!("all {held} are granted, to {who}: whoever asks now waits"))
+                }
                 held => holds(name, format!("{held} granted, to {who}")),
             }
         }
@@ -341,5 +377,7 @@ pub fn ungranted(here: &Here) -> Vec<&Use> {
 /// The agent's own pods look at every card.
 fn agent(pod: &str) -> bool {
     let name = pod.split_once('/').map_or(pod, |(_, name)| name);
-    name.starts_with(&format!("{}-", Placement::AGENT)) || name.starts_with("nvidia-device-plugin") || name.starts_with("nvidia-dcgm")
+    name.starts_with(&format!("{}-", Placement::AGENT))
+        || name.starts_with("nvidia-device-plugin")
+        || name.starts_with("nvidia-dcgm")
 }

@@ -133,7 +133,7 @@ fn nobody_has_more_rights_than_it_needs() {
                     assert!(["nodes", "events"].iter().any(|known| resource == known), "{name}: {resource}");
                 }
                 for verb in rule["verbs"].as_array().into_iter().flatten() {
-                    assert!(["get", "patch", "create"].iter().any(|known| verb == known), "{name}: {verb}");
+                    assert!(["get", "watch", "patch", "create"].iter().any(|known| verb == known), "{name}: {verb}");
                 }
             }
         }

@@ -65,6 +65,9 @@ fn wish(args: &PatchArgs) -> Wish {
 /// One file, written by the journal, so that it comes back with the same mode, owner and bytes.
 fn patch_file(global: &Global, args: &PatchArgs, file: &Path) -> anyhow::Result<u8> {
     let shown = file.display();
+    if global.from.is_some() || global.sim.is_some() {
+        bail!("-f edits a file of this machine; --from and --sim name none");
+    }
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{shown} is no UTF-8"))?;
     let done = match kube::patch::file(text, args.workload.as_deref(), &wish(args)) {
@@ -79,7 +82,15 @@ fn patch_file(global: &Global, args: &PatchArgs, file: &Path) -> anyhow::Result<
         say(&format!("{} in {shown} asks for {} GPU(s) already.\n", done.workload, args.gpus))?;
         return Ok(DONE);
     }
-    let path = std::path::absolute(file).with_context(|| format!("cannot find {shown}"))?;
+    let path = std::fs::canonicalize(file).with_context(|| format!("cannot find {shown}"))?;
+    let path = match &global.root {
+        Some(root) => {
+            let root = std::fs::canonicalize(root).with_context(|| format!("cannot find {}", root.display()))?;
+            let Ok(below) = path.strip_prefix(&root) else { bail!("{shown} is not below {}", root.display()) };
+            Path::new("/").join(below)
+        }
+        None => path,
+    };
     let Some(path) = path.to_str() else { bail!("{shown}: a path that is no UTF-8") };
     let target = Target::of(global, &[], None)?;
     let mut plan =

@@ -75,7 +75,7 @@ impl Default for Placement {
 /// Where the agent's container sees the host.
 const HOST: &str = "/host";
 /// Where it serves its metrics and health.
-const PORT: u16 = 9410;
+const PORT: u16 = 9847;
 
 impl Placement {
     pub const AGENT: &'static str = "thruway-node";

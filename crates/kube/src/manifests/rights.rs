@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 /// API group, resource, verbs.
 pub(super) type Rule = (&'static str, &'static str, &'static [&'static str]);
 
-/// The agent: its Node's labels and cordon annotation, and Events of pods that go round the grant.
+/// The agent: its Node, whose labels it writes and whose cordon it hears, and Events of pods that go round the grant.
 pub(super) const AGENT_RULES: &[Rule] = &[
-    ("", "nodes", &["get", "patch"]),
+    ("", "nodes", &["get", "watch", "patch"]),
     ("", "events", &["create", "patch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
 /// Discovery: one label of its Node.
-pub(super) const DISCOVER_RULES: &[Rule] = &[("", "nodes", &["get", "patch"])];
+pub(super) const DISCOVER_RULES: &[Rule] = &[("", "nodes", &["get", "watch", "patch"])];
 
 /// Host paths are forbidden by the pod security standards below "privileged".
 pub(super) fn namespace(name: &str) -> Value {

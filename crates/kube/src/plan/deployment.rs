@@ -88,7 +88,8 @@ fn one(facts: &Facts, intent: &Intent, after: &[Node], target: &Workload, plan: 
         plan.notes.push(format!("Deployment {name} is written by {owner}, which would undo a change: change it there"));
         return;
     }
-    if !after.iter().any(|node| facts.has_gpu(node)) {
+    // whoever names a number wants it, and is told that pods will wait
+    if intent.gpus.is_none() && !after.iter().any(|node| facts.has_gpu(node)) {
         plan.notes.push(format!(
             "Deployment {name} is left as it is: no node has a working GPU yet, and a pod that asks for one would stay Pending"
         ));

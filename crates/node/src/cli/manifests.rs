@@ -50,7 +50,11 @@ pub enum AccessWish {
 }
 
 impl Args {
-    fn placement(&self) -> Result<Placement, String> {
+    /// What of the manifests was chosen.
+    ///
+    /// # Errors
+    /// The configuration cannot be read, or is no YAML.
+    pub fn placement(&self) -> Result<Placement, String> {
         let defaults = Placement::default();
         let config = match &self.config {
             Some(path) => Some(super::read(path)?),

@@ -1,12 +1,12 @@
 //! The grammar of `thruway-node`: a verb is a file here and a line of the table below.
 
-pub mod doctor;
-pub mod manifests;
-pub mod preflight;
 pub mod cluster;
 pub mod cordon;
 pub mod discover;
+pub mod doctor;
 pub mod labels;
+pub mod manifests;
+pub mod preflight;
 pub mod run;
 pub mod uncordon;
 
