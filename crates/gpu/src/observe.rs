@@ -69,8 +69,9 @@ fn sleeper(machine: &dyn Machine, functions: &[Function]) -> Option<Reason> {
     None
 }
 
-/// Every function, by address, and whether all could be looked at.
-fn functions(machine: &dyn Machine) -> (Vec<Function>, Seen<()>) {
+/// Every PCI function, by address, and whether all could be looked at: sysfs alone, which everyone may read. Asks no driver and
+/// wakes no card.
+pub fn functions(machine: &dyn Machine) -> (Vec<Function>, Seen<()>) {
     let names = match machine.list(DEVICES) {
         Seen::Is(names) => names,
         Seen::Absent => return (Vec::new(), Seen::Absent),

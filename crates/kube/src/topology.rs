@@ -18,10 +18,20 @@
 use std::collections::BTreeMap;
 
 use formats::hint::Hint;
-use model::Bdf;
+use gpu::Inventory;
+use model::{Bdf, Seen};
 
 /// What all labels of this module begin with.
 pub const PREFIX: &str = "thruway.dev/";
+
+/// The labels of a node with these cards, from what its hypervisor told it.
+pub fn of(gpus: &Inventory) -> Seen<BTreeMap<String, String>> {
+    let place = |card: &gpu::Card| Some((card.identity.bdf, gpus.place(card)?.clone()));
+    match (&gpus.hints, &gpus.looked) {
+        (Seen::Unreadable(reason), _) | (_, Seen::Unreadable(reason)) => Seen::Unreadable(reason.clone()),
+        _ => Seen::Is(labels(&gpus.nvidia().filter_map(place).collect::<Vec<_>>())),
+    }
+}
 
 /// The labels of a node whose cards sit there; `places` is each card's address in the guest and its hint.
 pub fn labels(places: &[(Bdf, Hint)]) -> BTreeMap<String, String> {

@@ -9,4 +9,11 @@
 )]
 
 pub mod agent;
+pub mod api;
 pub mod cli;
+pub mod cluster;
+pub mod cordon;
+pub mod events;
+pub mod labels;
+pub mod look;
+pub mod nfd;

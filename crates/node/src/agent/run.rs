@@ -15,6 +15,7 @@ use super::directory::Directory;
 use super::front::{FileId, Front, Told, listed};
 use super::grants::{Desk, Standing};
 use super::looker::{self, Job, Look, Looker};
+use super::side::Side;
 use super::state::{self, Counters, Picture};
 use super::watch::{self, Watch};
 use super::{Open, Read, Settings, http, rival};
@@ -42,6 +43,9 @@ struct Agent<'a> {
     desk: Desk,
     watch: Watch,
     fronts: BTreeMap<String, Front>,
+    side: Side,
+    /// GPUs cordoned by the node's file.
+    cordoned: Vec<String>,
     rival: Rival,
     /// The kubelet was asked whether somebody serves our names already.
     asked_kubelet: bool,
@@ -92,6 +96,8 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
         machine,
         desk,
         fronts: BTreeMap::new(),
+        side: Side::new(settings.task.clone()),
+        cordoned: Vec::new(),
         rival: Rival::Asked,
         asked_kubelet: false,
         suspects: Vec::new(),
@@ -152,7 +158,9 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
             _ = tick.tick() => {
                 let changes = agent.watch.tick(&agent.machine);
                 agent.changed(changes);
+                agent.side.tick();
             }
+            () = agent.side.news() => agent.news(),
             _ = poll.tick() => agent.reconcile(&directory),
         }
     }
@@ -243,7 +251,9 @@ impl Agent<'_> {
         self.watch.apart = self.leaving;
         let news = self.found != look.found;
         self.found = look.found;
-        let changes = self.watch.know(&self.found, &look.cordoned);
+        self.cordoned = look.cordoned;
+        self.side.wish(look.labels);
+        let changes = self.cordon();
         self.picture.looked = true;
         self.note(&changes);
         if news {
@@ -251,6 +261,22 @@ impl Agent<'_> {
         } else {
             self.show();
         }
+    }
+
+    /// Has the watch know the cards, and which of them are cordoned by whom.
+    fn cordon(&mut self) -> Vec<Change> {
+        let both: Vec<String> = self.cordoned.iter().chain(&self.side.cordoned).cloned().collect();
+        self.watch.know(&self.found, &both)
+    }
+
+    /// Of the API.
+    fn news(&mut self) {
+        self.side.hear();
+        let trouble = self.side.trouble.clone();
+        self.say("api", trouble);
+        let changes = self.cordon();
+        self.note(&changes);
+        self.show();
     }
 
     fn changed(&mut self, changes: Vec<Change>) {
@@ -269,6 +295,7 @@ impl Agent<'_> {
             if !change.changed {
                 continue;
             }
+            self.side.tell(change);
             if change.healthy {
                 self.picture.away.remove(&change.gpu);
             } else {

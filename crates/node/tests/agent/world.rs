@@ -53,6 +53,10 @@ impl World {
         let mut all = vec!["run".into(), "--root".into(), laid.root.display().to_string()];
         all.extend(["--config-file".into(), file.display().to_string()]);
         all.extend(["--listen".into(), format!("127.0.0.1:{port}")]);
+        // what this machine has of a kubeconfig is no test's
+        if !arguments.contains(&"--kubeconfig") {
+            all.push("--no-api".into());
+        }
         all.extend(arguments.iter().map(|it| (*it).to_owned()));
         Some(World { _folder: folder, laid, kubelet, agent: None, port, arguments: all })
     }
