@@ -22,6 +22,12 @@ pub struct Node {
     pub allocatable: BTreeMap<String, u64>,
     /// `status.nodeInfo.machineID`: the node's /etc/machine-id. Cloned machines share one.
     pub machine_id: Option<String>,
+    /// `status.nodeInfo.kubeletVersion`: "v1.31.4".
+    pub kubelet: Option<String>,
+    /// `status.nodeInfo.containerRuntimeVersion`: "containerd://1.7.24".
+    pub runtime: Option<String>,
+    /// The condition Ready is there and not True.
+    pub unready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -84,6 +90,40 @@ pub struct Pod {
     /// The scheduler's words where it found no node.
     pub unscheduled: Option<String>,
     pub reason: Option<String>,
+    /// The kubelet has taken it in (`status.startTime`).
+    pub admitted: bool,
+    /// All of its containers are ready.
+    pub ready: bool,
+    pub states: Vec<State>,
+}
+
+/// What the kubelet says of a container that does not run, or did not.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    pub container: String,
+    pub init: bool,
+    /// `Running`, or the reason: `CrashLoopBackOff`, `CreateContainerError`, `PodInitializing`.
+    pub reason: String,
+    /// The message of its state, and of the one before.
+    pub messages: Vec<String>,
+}
+
+impl State {
+    /// Ended badly, or cannot start; waiting for its turn is none of it.
+    pub fn failing(&self) -> bool {
+        [
+            "CrashLoopBackOff",
+            "Error",
+            "OOMKilled",
+            "RunContainerError",
+            "CreateContainerError",
+            "StartError",
+            "ContainerCannotRun",
+            "ImagePullBackOff",
+            "ErrImagePull",
+        ]
+        .contains(&self.reason.as_str())
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -157,12 +197,35 @@ impl Container {
         {
             return false;
         }
-        if words.iter().any(|word| word == "nvidia-device-plugin") {
+        if words.iter().any(|word| word == "nvidia-device-plugin") || self.is_agent() {
             return true;
         }
         let image = base(&self.image);
         let repository = image.split([':', '@']).next().unwrap_or_default();
         ["k8s-device-plugin", "nvidia-device-plugin", "nvidia-gpu-device-plugin"].contains(&repository)
+    }
+}
+
+impl Container {
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.command
+            .iter()
+            .flat_map(|part| part.split_whitespace())
+            .map(|word| word.rsplit('/').next().unwrap_or_default())
+    }
+
+    /// thruway's own agent.
+    pub fn is_agent(&self) -> bool {
+        let mut words = self.words();
+        words.any(|word| word == "thruway-node") && words.next() == Some("run")
+    }
+
+    /// NVIDIA's DRA driver: the kubelet's plugin of it.
+    pub fn is_dra(&self) -> bool {
+        let image = self.image.rsplit('/').next().unwrap_or_default();
+        let image = image.split([':', '@']).next().unwrap_or_default();
+        let dra = ["k8s-dra-driver-gpu", "dra-driver-nvidia-gpu"].contains(&image);
+        self.words().any(|word| word == "gpu-kubelet-plugin") || dra && self.name.starts_with("gpu")
     }
 }
 
@@ -173,6 +236,15 @@ impl PodSpec {
 
     pub fn is_plugin(&self) -> bool {
         self.containers.iter().any(Container::is_plugin)
+    }
+
+    /// The pod of thruway's own agent, whose health comes back by itself.
+    pub fn is_agent(&self) -> bool {
+        self.containers.iter().any(Container::is_agent)
+    }
+
+    pub fn is_dra(&self) -> bool {
+        self.containers.iter().any(Container::is_dra)
     }
 
     /// The GPU labels that node selection names, in words: `nvidia.com/gpu In [dedicated]`.
@@ -221,6 +293,11 @@ pub(crate) fn node(at: &At) -> Result<Node, Bad> {
             effect: at.at("effect")?.name()?,
         })
     };
+    let mut unready = false;
+    for condition in status.at("conditions")?.list()? {
+        let ready = condition.at("type")?.text()?.as_deref() == Some("Ready");
+        unready |= ready && condition.at("status")?.text()?.as_deref() != Some("True");
+    }
     Ok(Node {
         name: meta.at("name")?.name()?,
         labels: meta.at("labels")?.pairs()?,
@@ -228,6 +305,9 @@ pub(crate) fn node(at: &At) -> Result<Node, Bad> {
         capacity: status.at("capacity")?.resources()?,
         allocatable: status.at("allocatable")?.resources()?,
         machine_id: status.down(&["nodeInfo", "machineID"])?.text()?,
+        kubelet: status.down(&["nodeInfo", "kubeletVersion"])?.text()?,
+        runtime: status.down(&["nodeInfo", "containerRuntimeVersion"])?.text()?,
+        unready,
     })
 }
 
@@ -269,19 +349,49 @@ pub(crate) fn pod(at: &At) -> Result<Pod, Bad> {
             unscheduled = Some(condition.at("message")?.text()?.unwrap_or_default());
         }
     }
+    let mut states = Vec::new();
+    let mut ready = true;
+    for (field, init) in [("initContainerStatuses", true), ("containerStatuses", false)] {
+        for item in status.at(field)?.list()? {
+            ready &= init || item.at("ready")?.flag()?;
+            states.push(state(&item, init)?);
+        }
+    }
+    let phase = status.at("phase")?.text()?.unwrap_or_default();
     Ok(Pod {
+        admitted: status.at("startTime")?.is_there() || phase != "Pending",
+        ready: ready && phase == "Running",
+        states,
         namespace: meta.at("namespace")?.name()?,
         name: meta.at("name")?.name()?,
         owner: owner(&meta)?,
         pod: pod_spec(&spec)?,
         node: spec.at("nodeName")?.text()?,
-        phase: status.at("phase")?.text()?.unwrap_or_default(),
+        phase,
         unscheduled,
         reason: status.at("reason")?.text()?,
     })
 }
 
-fn pod_spec(at: &At) -> Result<PodSpec, Bad> {
+fn state(at: &At, init: bool) -> Result<State, Bad> {
+    let mut reason = "Running".to_owned();
+    let mut messages = Vec::new();
+    for (field, now) in [("state", true), ("lastState", false)] {
+        for kind in ["waiting", "terminated"] {
+            let here = at.down(&[field, kind])?;
+            if !here.is_there() {
+                continue;
+            }
+            if now {
+                reason = here.at("reason")?.text()?.unwrap_or_else(|| kind.to_owned());
+            }
+            messages.extend(here.at("message")?.text()?.filter(|text| !text.is_empty()));
+        }
+    }
+    Ok(State { container: at.at("name")?.name()?, init, reason, messages })
+}
+
+pub(crate) fn pod_spec(at: &At) -> Result<PodSpec, Bad> {
     let mut containers = Vec::new();
     for field in ["initContainers", "containers"] {
         for item in at.at(field)?.list()? {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use gpu::Inventory;
-use machine::{DMI_TABLE, KubeList, Machine, MachineExt, Question};
+use gpu::promises::{self, Promised};
+use journal::ledger::Owner;
+use machine::{ContainerdSays, DMI_TABLE, KubeList, Machine, MachineExt, Question};
 use model::{Fact, Presence, Reason, Seen, Source};
 use serde::Serialize;
 
@@ -26,6 +28,14 @@ pub struct Facts {
     pub cards: Seen<Vec<String>>,
     /// How many of them work under NVIDIA's driver.
     pub working: Fact<u64>,
+    /// What the driver calls each of them, in its order: "NVIDIA GeForce GT 1030".
+    pub models: Seen<Vec<String>>,
+    /// Those of them that the ledger promises to another than pods: ("01:00.0 GeForce GT 1030", "vm:100").
+    pub promised: Fact<Vec<(String, String)>>,
+    /// What containerd's configuration comes to; absent where none runs.
+    pub engine: Fact<ContainerdSays>,
+    /// The DRA driver's file of prepared claims.
+    pub claims: Fact<String>,
     /// The labels of this machine's node by what its hypervisor told of its cards' places; empty where it told nothing.
     pub topology: Fact<BTreeMap<String, String>>,
 }
@@ -50,9 +60,50 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
             gpus.nvidia().map(|card| format!("{} {}", card.identity.bdf.short(), card.short_name())).collect()
         }),
         working: working(gpus),
+        models: gpus.nvml.clone().map(|report| {
+            report
+                .gpus
+                .iter()
+                .map(|gpu| gpu.name.get().cloned().unwrap_or_else(|| "a card without a name".into()))
+                .collect()
+        }),
+        promised: promised(machine, gpus),
+        engine: engine(machine),
+        claims: Fact::new(machine.text(CLAIMS), Source::file(CLAIMS)),
         topology: topology(gpus),
         nodes,
     }
+}
+
+/// Where NVIDIA's DRA driver keeps what it prepared.
+const CLAIMS: &str = "/var/lib/kubelet/plugins/gpu.nvidia.com/checkpoint.json";
+
+/// The cards with a working driver that somebody else was promised.
+fn promised(machine: &dyn Machine, gpus: &Inventory) -> Fact<Vec<(String, String)>> {
+    let ledger = journal::ledger::read(machine);
+    let nvml = gpus.nvml.get();
+    let works = |card: &&gpu::Card| {
+        let driven = card.driver.get().is_some_and(|driver| driver == "nvidia");
+        nvml.is_some_and(|report| !report.gpus.is_empty()) && driven
+    };
+    let to = |card: &gpu::Card| match promises::promised(&ledger, gpus, card) {
+        Promised::To { to } if to != Owner::Pods => {
+            Some((format!("{} {}", card.identity.bdf.short(), card.short_name()), to.to_string()))
+        }
+        _ => None,
+    };
+    Fact::new(Seen::Is(gpus.nvidia().filter(works).filter_map(to).collect()), Source::file(journal::ledger::DIR))
+}
+
+fn engine(machine: &dyn Machine) -> Fact<ContainerdSays> {
+    let question = Question::ContainerdConfig;
+    let value = machine.ask(&question).and_then(|answer| {
+        match answer.json().map(|json| serde_json::from_value(json.clone())) {
+            Some(Ok(says)) => Seen::Is(says),
+            _ => Seen::Unreadable(Reason::Malformed(format!("{question}: not in the form expected"))),
+        }
+    });
+    Fact::new(value, Source::Answer(question.to_string()))
 }
 
 fn topology(gpus: &Inventory) -> Fact<BTreeMap<String, String>> {

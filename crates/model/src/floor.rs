@@ -50,6 +50,15 @@ pub struct Intent {
     pub replace_toolkit: bool,
     /// The Deployment to patch, `namespace/name`; none: those that go round the scheduler's grant.
     pub deployment: Option<String>,
+    /// How many GPUs its pods are to ask for. None: what they take now, at least one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+    /// The container of it that gets them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_container: Option<String>,
+    /// Take its node selection by GPU labels out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drop_affinity: bool,
     /// Watch the boot that the plan waits for.
     pub guard: Option<Guard>,
     /// NVIDIA's installer, in place of the distribution's packages.

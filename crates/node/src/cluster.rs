@@ -50,6 +50,8 @@ pub struct Task {
 pub struct State {
     /// The Node was read and holds what is wanted, at this moment.
     pub settled: bool,
+    /// There is no way to an API here: no kubeconfig, no service account.
+    pub absent: bool,
     /// Why not, with what to do.
     pub trouble: Option<String>,
     /// Labels that another holds with another value.
@@ -114,6 +116,7 @@ impl Side {
                     }
                     let least = match &error {
                         Error::Busy { wait, .. } => *wait,
+                        Error::NoAccess(_) => self.task.pace.most,
                         _ => Duration::ZERO,
                     };
                     self.trouble(&error);
@@ -227,7 +230,7 @@ impl Side {
         }
         self.tell.send_if_modified(|state| {
             let writes = state.writes + writes;
-            let next = State { settled: wanted.is_some(), trouble: None, left, writes };
+            let next = State { settled: wanted.is_some(), absent: false, trouble: None, left, writes };
             let differs = *state != next;
             *state = next;
             differs
@@ -269,6 +272,7 @@ impl Side {
     fn trouble(&self, error: &Error) {
         self.tell.send_modify(|state| {
             state.settled = false;
+            state.absent = matches!(error, Error::NoAccess(_));
             state.trouble = Some(says(error));
         });
     }

@@ -33,6 +33,8 @@ pub enum About {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub about: About,
+    /// What of it: the GPU, the Xid. One with another subject is another matter.
+    pub subject: String,
     pub warning: bool,
     /// "GpuOutsideGrant": CamelCase, for machines.
     pub reason: &'static str,
@@ -45,7 +47,7 @@ pub struct Notice {
 /// Lets through what was not told lately.
 #[derive(Debug)]
 pub struct Gate {
-    told: BTreeMap<(About, &'static str), (Instant, u32)>,
+    told: BTreeMap<(About, &'static str, String), (Instant, u32)>,
     tokens: u32,
     refilled: Instant,
 }
@@ -62,7 +64,7 @@ impl Gate {
             self.tokens = BURST.min(self.tokens.saturating_add(u32::try_from(refill).unwrap_or(BURST)));
             self.refilled = now;
         }
-        let key = (notice.about.clone(), notice.reason);
+        let key = (notice.about.clone(), notice.reason, notice.subject.clone());
         if let Some((last, count)) = self.told.get_mut(&key) {
             *count = count.saturating_add(1);
             if now.saturating_duration_since(*last) < AGAIN {
@@ -127,7 +129,8 @@ mod tests {
 
     fn notice(pod: &str) -> Notice {
         let about = About::Pod { namespace: "media".into(), name: pod.into() };
-        Notice { about, warning: true, reason: "GpuOutsideGrant", action: "ObserveGpu", note: "x".into() }
+        let subject = "GPU-1".into();
+        Notice { about, subject, warning: true, reason: "GpuOutsideGrant", action: "ObserveGpu", note: "x".into() }
     }
 
     #[test]

@@ -15,4 +15,5 @@ pub mod cluster;
 pub mod cordon;
 pub mod events;
 pub mod labels;
+pub mod look;
 pub mod nfd;

@@ -16,14 +16,14 @@ pub fn text(labels: &Labels) -> String {
     labels.iter().map(|(key, value)| format!("{key}={value}\n")).collect()
 }
 
-/// Has the file say these labels, or has none where there are none. True where something changed.
+/// Has the file at `path` (as [`FILE`]) say these labels, or has none where there are none. True where something changed.
 ///
 /// # Errors
 /// What the operating system says, with the path.
-pub fn write(cache: &Cache, labels: &Labels) -> Result<bool, String> {
+pub fn write(cache: &Cache, path: &str, labels: &Labels) -> Result<bool, String> {
     let done = match labels.is_empty() {
-        true => cache.remove(FILE),
-        false => cache.put(FILE, text(labels).as_bytes()),
+        true => cache.remove(path),
+        false => cache.put(path, text(labels).as_bytes()),
     };
-    done.map_err(|error| format!("{FILE} cannot be written: {error}"))
+    done.map_err(|error| format!("{path} cannot be written: {error}"))
 }

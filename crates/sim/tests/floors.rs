@@ -158,3 +158,54 @@ fn every_pain_has_its_check() {
         }
     }
 }
+
+/// The 25 pains of people with GPUs on Kubernetes, by the number of the list that this floor was built from, and which
+/// check sees each.
+const CLUSTER_PAINS: &[(u8, &str, &[&str])] = &[
+    (
+        1,
+        "a pod that asks for no GPU sees all of them",
+        &["cluster/visible-devices-all", "container/visible-devices-all"],
+    ),
+    (2, "images fail once pods may not ask by environment", &["cluster/env-list-refused"]),
+    (3, "the plugin runs on every node", &["cluster/daemonset-everywhere"]),
+    (
+        4,
+        "the plugin runs nowhere",
+        &["cluster/nfd-label-trap", "cluster/taint-untolerated", "cluster/gpu-node-unlabelled"],
+    ),
+    (5, "the plugin runs and finds no library", &["cluster/plugin-without-driver", "cluster/capacity-zero"]),
+    (6, "containers lose the GPU after a reload", &["container/dev-char-links", "container/card-lost-in-container"]),
+    (7, "unhealthy for ever", &["cluster/health-one-way"]),
+    (8, "Xids taken wrongly", &["cluster/xid-lists"]),
+    (9, "UnexpectedAdmissionError after a reboot", &["cluster/admission-failed"]),
+    (10, "cards that came or went are not counted", &["cluster/capacity-differs"]),
+    (11, "one card cannot be left out", &["cluster/promised-card-offered"]),
+    (12, "different models under one name", &["cluster/mixed-models"]),
+    (13, "VMs and pods on one node", &["cluster/workload-config"]),
+    (14, "no runtime nvidia", &["cluster/runtime-handler-missing"]),
+    (15, "all operands at Init:0/1", &["cluster/init-chain"]),
+    (16, "the driver's upgrade is stuck", &["cluster/driver-upgrade-stuck"]),
+    (17, "an upgrade does not see who uses the card", &["cluster/users-unseen-by-upgrade"]),
+    (18, "pods hang while the plugin hangs", &["cluster/pod-not-admitted"]),
+    (19, "unresolvable CDI device", &["cluster/cdi-unresolvable", "container/management-kind"]),
+    (20, "empty device edits", &["cluster/cdi-empty-edits", "container/cdi-spec-stale"]),
+    (21, "two slices are the same card", &["cluster/replicas-as-gpus"]),
+    (22, "time slicing does not divide memory", &["cluster/time-slicing-memory"]),
+    (23, "the MPS daemon is not ready", &["cluster/mps-daemon"]),
+    (24, "the DRA driver publishes nothing", &["cluster/dra-driver-down"]),
+    (25, "the DRA driver's record is broken or half done", &["cluster/dra-checkpoint"]),
+];
+
+#[test]
+fn every_pain_of_clusters_has_its_check() {
+    let known = ids();
+    let numbers: Vec<u8> = CLUSTER_PAINS.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, (1..=25).collect::<Vec<u8>>());
+    for (number, what, checks) in CLUSTER_PAINS {
+        assert!(!checks.is_empty(), "{number}: {what}");
+        for id in *checks {
+            assert!(known.contains(id), "{number}: {what}: there is no check {id}");
+        }
+    }
+}

@@ -2,3 +2,5 @@
 
 pub mod api;
 pub mod kubelet;
+mod life;
+pub mod plugin;

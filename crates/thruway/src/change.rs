@@ -45,6 +45,9 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         cdi: wish.cdi,
         replace_toolkit: wish.replace_toolkit,
         deployment: wish.deployment.clone(),
+        gpus: None,
+        gpu_container: None,
+        drop_affinity: false,
         hint: wish.hint.map(|wish| match wish {
             HintWish::Card => Tell::Places,
             HintWish::Host => Tell::Named,

@@ -2,6 +2,7 @@
 
 mod bind;
 mod cdi;
+mod cluster;
 mod mig;
 mod nvml;
 mod stress;
@@ -16,6 +17,7 @@ pub use bind::{BindArgs, HandoverArgs, UnbindArgs};
 pub use cdi::{
     CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
 };
+pub use cluster::{KubeVerb, PatchArgs, Words};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use stress::StressArgs;
@@ -252,8 +254,11 @@ pub enum Command {
     #[command(visible_alias = "cluster")]
     Kube {
         #[command(subcommand)]
-        verb: Verb,
+        verb: KubeVerb,
     },
+    /// The node agent and its words: run, labels, discover, cordon, doctor (thruway-node)
+    #[command(disable_help_flag = true)]
+    Node(Words),
     /// The app floor: Jellyfin
     App {
         #[command(subcommand)]

@@ -9,6 +9,7 @@ mod audit;
 mod bind;
 mod change;
 mod cli;
+mod cluster;
 mod codecs;
 mod demo;
 mod doctor;
@@ -128,7 +129,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Container { verb: ContainerVerb::Common(verb) } => floor(global, Layer::Container, verb),
         Command::Container { verb: ContainerVerb::Test(args) } => trial::trial(global, &args),
         Command::Container { verb: ContainerVerb::Probe { time } } => trial::probe::print(time),
-        Command::Kube { verb } => floor(global, Layer::Cluster, verb),
+        Command::Kube { verb } => cluster::kube(global, verb),
+        Command::Node(words) => cluster::node(global, &[], &words.words),
         Command::App { verb } => floor(global, Layer::App, verb),
         Command::Cdi { verb } => specs::run(global, &verb),
         Command::Completions { shell } => {

@@ -10,7 +10,8 @@ use super::{Error, MAX_DEPTH, MAX_NODES, MAX_TEXT};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub kind: Kind,
-    /// Bytes of the text. A scalar: what stands there, with its quotes. A mapping or list in flow form: with its
+    /// Bytes of the text. A scalar: what stands there, with its quotes or its `|`, blank
+    /// lines at a block's end left out. A mapping or list in flow form: with its
     /// brackets. In block form: from the first key or dash to the end of what is in it, its last line feed left out.
     pub span: Range<usize>,
     /// Of the first byte, from 1; the column in characters.
@@ -79,7 +80,7 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
     }
     let mut options = Options::default();
     options.set_emit_comments(false);
-    let mut events = Events { parser: Parser::new_from_str_with_options(text, options), nodes: 0, end: text.len() };
+    let mut events = Events { parser: Parser::new_from_str_with_options(text, options), nodes: 0, text };
     let mut documents = Vec::new();
     loop {
         match events.next()? {
@@ -93,7 +94,7 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
 struct Events<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     nodes: usize,
-    end: usize,
+    text: &'a str,
 }
 
 impl<'a> Events<'a> {
@@ -129,6 +130,11 @@ impl<'a> Events<'a> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 anchored(anchor);
+                if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
+                    // the parser's end stands before the next token
+                    let stands = self.text.get(node.span.clone()).unwrap_or_default();
+                    node.span.end = node.span.start + stands.trim_end().len();
+                }
                 let tag = tag.map(|tag| core(&tag, &tag_mark(span))).transpose()?;
                 node.kind = Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain, tag };
             }
@@ -183,7 +189,7 @@ impl<'a> Events<'a> {
     fn closed(&self, node: &Node, end: &Span, last: Option<&Node>) -> usize {
         match last {
             Some(last) if !node.flow => last.span.end,
-            _ => end.byte_range().map_or(node.span.end, |range| range.end).min(self.end),
+            _ => end.byte_range().map_or(node.span.end, |range| range.end).min(self.text.len()),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The cluster floor's table of checks, in the order of the way: labels, plugin, what the node offers, workloads.
 
+mod drift;
 mod labels;
 mod offer;
+mod operator;
 mod plugin;
+mod pods;
+mod sharing;
 mod workloads;
 
 use model::{Check, Fact, Fix, Reason, Seen, Source, Verdict};
@@ -150,6 +154,182 @@ pub static CHECKS: &[Check<Facts>] = &[
         "A rolling update starts the new pod before the old one stops. Where the old pods hold every GPU the new one stays \
          Pending for ever and the update never ends. With strategy Recreate the old pod goes first.",
         "kubernetes.io, Deployments (maxSurge, maxUnavailable)"
+    ),
+    row!(
+        "cluster/runtime-handler-missing",
+        pods::runtime_handler,
+        "the engine knows the runtime that pods ask for",
+        "A RuntimeClass is only a name. Where containerd has no handler of that name the pod stays in ContainerCreating with \"no runtime \
+         for nvidia is configured\". k3s and RKE2 write their own containerd configuration at each start, so that a runtime put into \
+         /etc/containerd/config.toml is read by nobody, or is gone after a reboot.",
+        "gpu-operator issues 406, 432, 992; rke2 issue 8752; kubernetes.io, Runtime Class"
+    ),
+    row!(
+        "cluster/plugin-without-driver",
+        drift::without_driver,
+        "the device plugin runs by a runtime that brings the driver into it",
+        "NVIDIA's plugin finds the driver only where the container runtime puts it into the plugin's own container. With runc as default \
+         and no runtimeClassName it says \"could not load NVML library: libnvidia-ml.so.1\", waits, and is Running and Ready all the while.",
+        "NVIDIA k8s-device-plugin issues 19, 478, 1371"
+    ),
+    row!(
+        "cluster/capacity-differs",
+        drift::capacity_differs,
+        "the node offers as many GPUs as work on it",
+        "NVIDIA's plugin counts the cards at its start. A card that is added later is offered by nobody, one that left is still counted: \
+         a pod is sent to the node, and its container does not start. Resources of a former MIG layout stay in the node's status too.",
+        "NVIDIA k8s-device-plugin issues 34, 240, 992; gpu-operator issue 1263"
+    ),
+    row!(
+        "cluster/promised-card-offered",
+        drift::promised_offered,
+        "no card that is promised to a VM or the host is offered to pods",
+        "The desktop's card, or one that a VM is to have at its next start, must not be granted to a pod as well. NVIDIA's plugin has no \
+         list of cards to leave out.",
+        "NVIDIA k8s-device-plugin issues 197, 935, 1503; thruway assign"
+    ),
+    row!(
+        "cluster/mixed-models",
+        drift::mixed_models,
+        "a node with different cards offers them by different names",
+        "Cards of several models under one name nvidia.com/gpu are a lottery: who needs 80 GB is granted the small one. GPU feature \
+         discovery's labels speak of one model only.",
+        "NVIDIA k8s-device-plugin issues 133, 1024, 1169; gpu-operator issue 563"
+    ),
+    row!(
+        "cluster/workload-config",
+        drift::workload_config,
+        "a node that is set to VMs as a whole offers no GPU to pods",
+        "The GPU operator gives a node as a whole to containers, to passthrough or to vGPU (nvidia.com/gpu.workload.config). A node with \
+         cards for both ends with one side's drivers holding the other's cards.",
+        "gpu-operator issues 186, 550, 944, 1995"
+    ),
+    row!(
+        "cluster/health-one-way",
+        drift::one_way,
+        "no card stays unhealthy because nothing looks again",
+        "NVIDIA's plugin marks a card unhealthy after an Xid and never takes it back: the card has long been reset, or a program alone \
+         was at fault, and allocatable stays below capacity until somebody restarts the plugin.",
+        "NVIDIA k8s-device-plugin issues 111, 415, 1014"
+    ),
+    row!(
+        "cluster/xid-lists",
+        drift::xid_lists,
+        "the device plugin does not look away from Xids that need a reset",
+        "DP_DISABLE_HEALTHCHECKS=all, or a list with Xids of broken hardware, was a remedy against cards that stay unhealthy. It leaves a \
+         card that has fallen off the bus on offer, and every pod that gets it fails. The plugin's own list passes over 109, which needs a \
+         reset, and takes a card for bad at 94, where the program alone must start again.",
+        "NVIDIA k8s-device-plugin issue 1974; NVIDIA, XID Errors"
+    ),
+    row!(
+        "cluster/admission-failed",
+        pods::admission_failed,
+        "no pod was refused by a kubelet whose device plugin was not there yet",
+        "After a reboot the kubelet admits pods before the plugin has registered: UnexpectedAdmissionError, and that is final. Controllers \
+         make new pods, and the failed ones pile up.",
+        "kubernetes issues 118559, 125579, 133382"
+    ),
+    row!(
+        "cluster/pod-not-admitted",
+        pods::not_admitted,
+        "no pod waits for a device plugin that does not answer",
+        "The kubelet calls the plugin (preferred allocation, allocation) while it admits a pod, and waits. A driver call that hangs inside \
+         of the plugin then holds every pod with a GPU of that node in Pending, without an event.",
+        "gpu-operator issue 1361; kubernetes issue 130855"
+    ),
+    row!(
+        "cluster/env-list-refused",
+        pods::env_refused,
+        "no container fails because its image asks for GPUs that it may not have",
+        "Where unprivileged containers may not take GPUs by environment, old toolkits refuse every image that carries \
+         NVIDIA_VISIBLE_DEVICES=all, CUDA's and NGC's among them, also for pods that want no GPU: \"insufficient privileges to read device \
+         list from NVIDIA_VISIBLE_DEVICES envvar\".",
+        "NVIDIA k8s-device-plugin issue 203; nvidia-container-toolkit, accept-nvidia-visible-devices-envvar-when-unprivileged"
+    ),
+    row!(
+        "cluster/cdi-unresolvable",
+        pods::cdi_unresolvable,
+        "every CDI device that a pod was given is in a spec of its node",
+        "\"unresolvable CDI devices\": the name is of another vendor or of a spec that is not there: runtime.nvidia.com and \
+         management.nvidia.com beside nvidia.com, a spec with all and no single card, or a spec from before the card was changed.",
+        "nvidia-container-toolkit issues 1239, 1895"
+    ),
+    row!(
+        "cluster/cdi-empty-edits",
+        pods::cdi_empty,
+        "no CDI spec names a device with nothing to give",
+        "A plugin or DRA driver that keeps the driver's files from its start writes specs with empty edits once the driver or the toolkit \
+         was replaced below it.",
+        "kubernetes-sigs/dra-driver-nvidia-gpu issue 1144"
+    ),
+    row!(
+        "cluster/init-chain",
+        pods::init_chain,
+        "no pod of the GPU operator waits for another that has failed",
+        "The operator's pods wait for each other by files: driver, toolkit, validator, plugin. When the first fails all others stay at \
+         Init:0/1 for hours, and the one real message is three pods away.",
+        "gpu-operator issues 280, 448, 487, 1518"
+    ),
+    row!(
+        "cluster/driver-upgrade-stuck",
+        operator::upgrade_stuck,
+        "no upgrade of the driver has failed on a node",
+        "The driver's module can only be replaced when nobody has the card open: a pod that was not evicted, a program on the host, an \
+         exporter. The operator then says upgrade-failed and leaves the node cordoned.",
+        "gpu-operator issues 83, 367, 416, 2166"
+    ),
+    row!(
+        "cluster/users-unseen-by-upgrade",
+        operator::unseen_users,
+        "whoever uses a card of a node with driver upgrades asks for it",
+        "The operator evicts pods that ask for nvidia.com/gpu. One that takes the card by environment or by hostPath, or that a DaemonSet \
+         runs, stays and holds the module.",
+        "gpu-operator issue 2570"
+    ),
+    row!(
+        "cluster/replicas-as-gpus",
+        sharing::replicas_as_gpus,
+        "nobody takes slices of one card for several cards",
+        "With time slicing nvidia.com/gpu counts slices. Two of them may be, and often are, the same card twice: a program that expects two \
+         GPUs finds one.",
+        "NVIDIA k8s-device-plugin issue 491; gpu-operator issue 386"
+    ),
+    row!(
+        "cluster/time-slicing-memory",
+        sharing::memory,
+        "pods that share a card cannot take each other's memory",
+        "Time slicing shares the processor and not the memory: one pod can allocate all of it, and the others fail with out of memory.",
+        "NVIDIA k8s-device-plugin issues 461, 990"
+    ),
+    row!(
+        "cluster/mps-daemon",
+        sharing::mps,
+        "the MPS control daemon is ready where cards are shared by MPS",
+        "Pods with an MPS share wait for the daemon's pipe, or connect before its limits are set and then run without any.",
+        "NVIDIA k8s-device-plugin issues 634, 712, 982, 1595"
+    ),
+    row!(
+        "cluster/dra-driver-down",
+        operator::dra_down,
+        "NVIDIA's DRA driver runs where it is installed",
+        "An error of one optional query (a card without MIG, MIG made by hand) ended the enumeration of all cards in old releases: the \
+         driver restarts in a loop, and the node publishes no ResourceSlice.",
+        "kubernetes-sigs/dra-driver-nvidia-gpu issues 46, 222, 438, 1008"
+    ),
+    row!(
+        "cluster/dra-checkpoint",
+        operator::dra_checkpoint,
+        "the DRA driver's record of prepared claims is whole",
+        "An upgrade changes the record's form, and its checksum is then wrong: the driver does not start. A preparation that was cut off \
+         leaves a card half cut or half bound, which nothing rolls back.",
+        "kubernetes-sigs/dra-driver-nvidia-gpu issues 1080, 1255, 1452"
+    ),
+    row!(
+        "cluster/two-roads",
+        operator::two_roads,
+        "a node's cards are offered by one road",
+        "The device plugin and the DRA driver know nothing of each other: where both run, one card is given to two pods.",
+        "gpu-operator pull request 1541; kubernetes-sigs/dra-driver-nvidia-gpu, README"
     ),
 ];
 

@@ -10,6 +10,7 @@ use super::{Edit, apply, wanted_from};
 use crate::Facts;
 use crate::checks::deadlocks;
 use crate::objects::{Node, PRESENT, RESOURCE, Workload};
+use crate::patch;
 
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
 
@@ -76,8 +77,9 @@ pub(super) fn plan(facts: &Facts, intent: &Intent, after: &[Node], plan: &mut Pl
 fn one(facts: &Facts, intent: &Intent, after: &[Node], target: &Workload, plan: &mut Plan) {
     let name = target.full_name();
     let mut because = reasons(facts, target);
+    let asked = intent.gpus.is_some_and(|gpus| target.pod.gpus() != u64::from(gpus));
     if because.is_empty() {
-        if target.pod.gpus() > 0 {
+        if target.pod.gpus() > 0 && !asked && !intent.drop_affinity {
             return;
         }
         because.push("cluster/no-gpu-request");
@@ -86,17 +88,28 @@ fn one(facts: &Facts, intent: &Intent, after: &[Node], target: &Workload, plan: 
         plan.notes.push(format!("Deployment {name} is written by {owner}, which would undo a change: change it there"));
         return;
     }
-    if !after.iter().any(|node| facts.has_gpu(node)) {
+    // whoever names a number wants it, and is told that pods will wait
+    if intent.gpus.is_none() && !after.iter().any(|node| facts.has_gpu(node)) {
         plan.notes.push(format!(
             "Deployment {name} is left as it is: no node has a working GPU yet, and a pod that asks for one would stay Pending"
         ));
         return;
     }
     let mut body = wanted_from(&target.raw);
-    let Some(mut done) = edit(&mut body, target) else {
-        plan.notes.push(format!("Deployment {name} has a pod template that cannot be edited; it is left as it is"));
-        return;
+    let edited = match intent.gpus {
+        Some(gpus) => patched(&mut body, intent, gpus),
+        None => edit(&mut body, target).ok_or_else(|| "it has a pod template that cannot be edited".to_owned()),
     };
+    let mut done = match edited {
+        Ok(done) => done,
+        Err(why) => {
+            plan.notes.push(format!("Deployment {name} is left as it is: {why}"));
+            return;
+        }
+    };
+    if done.words.is_empty() {
+        return;
+    }
     let gpus = done.gpus;
     if deadlocks(target, gpus, in_all(facts)) {
         if let Some(spec) = body.get_mut("spec").and_then(Value::as_object_mut) {
@@ -139,6 +152,14 @@ fn notes(facts: &Facts, after: &[Node], target: &Workload, gpus: u64, plan: &mut
     }
     plan.notes
         .push(format!("make the same change in the manifest that {name} comes from, or its next apply undoes this"));
+}
+
+/// As somebody asked for by number.
+fn patched(body: &mut Value, intent: &Intent, gpus: u32) -> Result<Done, String> {
+    let wish = patch::Wish { gpus, container: intent.gpu_container.clone(), drop_affinity: intent.drop_affinity };
+    let pod = body.pointer_mut("/spec/template/spec").ok_or("it has no pod template")?;
+    let words = patch::pod(pod, &wish, &json!(gpus.to_string()))?;
+    Ok(Done { words, gpus: gpus.into() })
 }
 
 struct Done {

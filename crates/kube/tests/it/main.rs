@@ -3,5 +3,6 @@
 mod api;
 mod checks;
 mod hostile;
+mod patch;
 mod plans;
 mod world;

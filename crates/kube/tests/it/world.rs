@@ -68,6 +68,9 @@ impl World {
         let mut memory = Memory::new("a node");
         memory.insert_file("/etc/hostname", b"mufti-4\n");
         memory.insert_file("/etc/kubernetes/kubelet.conf", b"kind: Config\n");
+        memory.insert_gone("/var/lib/kubelet/plugins/gpu.nvidia.com/checkpoint.json", Seen::Absent);
+        // docker's machines have none
+        memory.insert_answer(Question::ContainerdConfig, Seen::Absent);
         for (kind, list) in &self.lists {
             memory.insert_answer(Question::Kube(*kind), Seen::Is(Answer::Json(list.clone())));
         }

@@ -8,15 +8,17 @@ use journal::cache::Cache;
 use kube::plugin::{self, Config, Found};
 use machine::events::{Happened, Watcher};
 use machine::{Machine, MachineExt as _, Root};
-use model::Bdf;
+use model::{Bdf, Seen};
 use serde::{Deserialize, Serialize};
+
+use crate::cordon;
+use crate::labels::{Labels, wanted};
+use crate::nfd;
 
 /// The agent's own directory.
 pub const HOME: &str = "/var/lib/thruway/node";
 /// What was found last, so that the next start need not wait for the driver.
 pub const INVENTORY: &str = "/var/lib/thruway/node/inventory.json";
-/// Cards that are to be given to nobody new, one UUID or address a line.
-pub const CORDON: &str = "/var/lib/thruway/node/cordon";
 
 /// So long nothing must happen before it is looked: a driver's load is dozens of announcements.
 const QUIET: Duration = Duration::from_millis(60);
@@ -28,11 +30,13 @@ const PULSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Look {
     pub found: Found,
-    /// As [`CORDON`] has them.
+    /// As [`cordon::FILE`] has them.
     pub cordoned: Vec<String>,
     /// Cards that the ledger promises to others and that NVIDIA's driver still holds: they cannot be let go of while NVML
     /// is open here.
     pub leaving: Vec<Bdf>,
+    /// What the Node is to be labelled with; none where that cannot be told now: the driver does not answer for a card it holds.
+    pub labels: Option<Labels>,
     /// What went wrong, one sentence each.
     pub trouble: Vec<String>,
 }
@@ -96,6 +100,7 @@ impl Job {
             if self.specs {
                 self.refresh(&mut look, &mut watcher);
             }
+            self.features(&mut look);
             self.keep(&pulse, &mut look);
             self.before = Some(look.found.clone());
             if !tell(look) {
@@ -132,14 +137,11 @@ impl Job {
                 *gpu = before.clone();
             }
         }
-        let lines = machine.text(CORDON).is().unwrap_or_default();
-        let cordoned = lines.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        Look {
-            found,
-            cordoned: cordoned.filter(|line| !line.is_empty()).map(str::to_owned).collect(),
-            leaving,
-            trouble: Vec::new(),
-        }
+        let (cordoned, trouble) = cordon::of_file(machine);
+        let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
+        let silent = matches!(inventory.nvml, Seen::Unreadable(_)) && found.gpus.iter().any(|gpu| held(gpu.bdf));
+        let labels = (!silent).then(|| wanted(machine, &inventory, &found, &config));
+        Look { labels, found, cordoned: cordoned.into_iter().collect(), leaving, trouble }
     }
 
     /// The CDI specs as they should be.
@@ -177,6 +179,16 @@ impl Job {
                 "the CDI specs could not be written ({error}): containers get GPUs as they stood there before; the next \
                  change tries again"
             )),
+        }
+    }
+
+    /// Node feature discovery's file, where one is asked for.
+    fn features(&self, look: &mut Look) {
+        let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
+        let (Some(path), Some(labels)) = (&config.labels.output_file, &look.labels) else { return };
+        let cache = Cache::open(&self.root).map_err(|error| error.to_string());
+        if let Err(why) = cache.and_then(|cache| nfd::write(&cache, path, labels)) {
+            look.trouble.push(why);
         }
     }
 

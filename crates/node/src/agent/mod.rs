@@ -10,6 +10,7 @@ mod http;
 pub mod looker;
 mod rival;
 mod run;
+mod side;
 mod state;
 mod watch;
 
@@ -19,6 +20,8 @@ use std::time::Instant;
 
 use kube::plugin::Config;
 use machine::Root;
+
+use crate::cluster::Task;
 
 pub use grants::Standing;
 pub use run::run;
@@ -37,6 +40,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Write the CDI specs and the agent's inventory.
     pub specs: bool,
+    /// The side towards the API: labels, cordon, Events; none: the agent stays for itself.
+    pub task: Option<Task>,
     pub started: Instant,
 }
 

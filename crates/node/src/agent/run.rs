@@ -15,6 +15,7 @@ use super::directory::Directory;
 use super::front::{FileId, Front, Told, listed};
 use super::grants::{Desk, Standing};
 use super::looker::{self, Job, Look, Looker};
+use super::side::Side;
 use super::state::{self, Counters, Picture};
 use super::watch::{self, Watch};
 use super::{Open, Read, Settings, http, rival};
@@ -42,7 +43,12 @@ struct Agent<'a> {
     desk: Desk,
     watch: Watch,
     fronts: BTreeMap<String, Front>,
+    side: Side,
+    /// GPUs cordoned by the node's file.
+    cordoned: Vec<String>,
     rival: Rival,
+    /// The kubelet was asked whether somebody serves our names already.
+    asked_kubelet: bool,
     suspects: Vec<PathBuf>,
     counters: Arc<Counters>,
     shown: Arc<Mutex<Picture>>,
@@ -90,7 +96,10 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
         machine,
         desk,
         fronts: BTreeMap::new(),
+        side: Side::new(settings.task.clone()),
+        cordoned: Vec::new(),
         rival: Rival::Asked,
+        asked_kubelet: false,
         suspects: Vec::new(),
         shown: Arc::default(),
         counters,
@@ -106,7 +115,6 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
         agent.offer();
     }
     let directory = Directory::new(&settings.plugins).map_err(failed("cannot watch the kubelet's directory"))?;
-    agent.ask_for_rivals(true);
     agent.reconcile(&directory);
     if let Some(address) = settings.listen {
         http::serve(address, Arc::clone(&agent.shown), Arc::clone(&agent.counters))
@@ -150,7 +158,9 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
             _ = tick.tick() => {
                 let changes = agent.watch.tick(&agent.machine);
                 agent.changed(changes);
+                agent.side.tick();
             }
+            () = agent.side.news() => agent.news(),
             _ = poll.tick() => agent.reconcile(&directory),
         }
     }
@@ -241,7 +251,9 @@ impl Agent<'_> {
         self.watch.apart = self.leaving;
         let news = self.found != look.found;
         self.found = look.found;
-        let changes = self.watch.know(&self.found, &look.cordoned);
+        self.cordoned = look.cordoned;
+        self.side.wish(look.labels);
+        let changes = self.cordon();
         self.picture.looked = true;
         self.note(&changes);
         if news {
@@ -249,6 +261,22 @@ impl Agent<'_> {
         } else {
             self.show();
         }
+    }
+
+    /// Has the watch know the cards, and which of them are cordoned by whom.
+    fn cordon(&mut self) -> Vec<Change> {
+        let both: Vec<String> = self.cordoned.iter().chain(&self.side.cordoned).cloned().collect();
+        self.watch.know(&self.found, &both)
+    }
+
+    /// Of the API.
+    fn news(&mut self) {
+        self.side.hear();
+        let trouble = self.side.trouble.clone();
+        self.say("api", trouble);
+        let changes = self.cordon();
+        self.note(&changes);
+        self.show();
     }
 
     fn changed(&mut self, changes: Vec<Change>) {
@@ -267,6 +295,7 @@ impl Agent<'_> {
             if !change.changed {
                 continue;
             }
+            self.side.tell(change);
             if change.healthy {
                 self.picture.away.remove(&change.gpu);
             } else {
@@ -282,7 +311,7 @@ impl Agent<'_> {
             self.say("directory", vec![why]);
             return self.paint();
         }
-        self.ask_for_rivals(false);
+        self.ask_for_rivals();
         let mut trouble = Vec::new();
         let kubelet = self.settings.kubelet.as_ref().and_then(|path| Some((path, FileId::of(path)?)));
         for front in self.fronts.values_mut() {
@@ -338,14 +367,18 @@ impl Agent<'_> {
     }
 
     /// Asks, where there is somebody new to be asked.
-    fn ask_for_rivals(&mut self, first: bool) {
+    fn ask_for_rivals(&mut self) {
+        if self.fronts.is_empty() {
+            return;
+        }
+        let first = !std::mem::replace(&mut self.asked_kubelet, true);
         let suspects = rival::suspects(&self.settings.plugins);
         let refused = matches!(self.rival, Rival::Somebody(_));
         if !first && suspects == self.suspects && !refused {
             return;
         }
         self.suspects = suspects.clone();
-        if suspects.is_empty() && (!first || !FileId::of(&self.settings.pod_resources).is_some()) && !refused {
+        if suspects.is_empty() && (!first || FileId::of(&self.settings.pod_resources).is_none()) && !refused {
             self.rival = Rival::Nobody;
             return;
         }

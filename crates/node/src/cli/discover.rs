@@ -15,6 +15,8 @@ use crate::nfd;
 
 /// The field manager of discovery.
 pub const DISCOVER: &str = "thruway-discover";
+/// Its feature file: beside the agent's.
+const FEATURES: &str = "/etc/kubernetes/node-feature-discovery/features.d/thruway-discover";
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -78,7 +80,7 @@ pub fn run(args: &Args, ground: &Ground) -> Result<u8, String> {
                             *now = Some(labels);
                             differs
                         })),
-                        (None, Some(cache)) => drop(nfd::write(cache, &labels)?),
+                        (None, Some(cache)) => drop(nfd::write(cache, FEATURES, &labels)?),
                         (None, None) => {}
                     }
                 }

@@ -32,7 +32,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, ground: &Ground) -> Result<u8, String> {
-    let machine = ground.machine()?;
     let file = args.config_file.as_deref().or_else(|| ground.var("CONFIG_FILE"));
     let config = match file {
         None => Config::default(),
@@ -46,6 +45,7 @@ pub fn run(args: &Args, ground: &Ground) -> Result<u8, String> {
         }
     };
     let config = config.with(&[], &|name| ground.var(name).map(str::to_owned)).map_err(|bad| bad.to_string())?;
+    let machine = ground.machine_with(&config.driver_root)?;
     let inventory = gpu::observe_all(&machine);
     let found = kube::plugin::found::look(&machine, &inventory);
     let labels = wanted(&machine, &inventory, &found, &config);
@@ -59,8 +59,9 @@ pub fn run(args: &Args, ground: &Ground) -> Result<u8, String> {
     });
     if args.nfd {
         let cache = journal::cache::Cache::open(machine.path()).map_err(|error| error.to_string())?;
-        let changed = nfd::write(&cache, &labels)?;
-        warn(&format!("{}: {}", nfd::FILE, if changed { "written" } else { "as it was" }));
+        let path = config.labels.output_file.as_deref().unwrap_or(nfd::FILE);
+        let changed = nfd::write(&cache, path, &labels)?;
+        warn(&format!("{path}: {}", if changed { "written" } else { "as it was" }));
     } else if args.apply {
         let node = args.way.node(ground, &machine)?;
         let state = runtime()?.block_on(async {

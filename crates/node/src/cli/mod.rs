@@ -3,7 +3,10 @@
 pub mod cluster;
 pub mod cordon;
 pub mod discover;
+pub mod doctor;
 pub mod labels;
+pub mod manifests;
+pub mod preflight;
 pub mod run;
 pub mod uncordon;
 
@@ -43,6 +46,12 @@ macro_rules! verbs {
 verbs! {
     /// The agent: offers this node's GPUs to the kubelet, watches their health, until it is stopped
     Run => run,
+    /// Print what the cluster is given: namespace, accounts, rights, admission policy, DaemonSets, as plain YAML
+    Manifests => manifests,
+    /// Say of each node whether the agent's DaemonSet lands there, by what, and why not; changes nothing
+    Preflight => preflight,
+    /// Why no GPU arrives in this node's pods, the first broken link first; and who uses which card
+    Doctor => doctor,
     /// Label this node where it has an NVIDIA card that pods could get: PCI ids alone, no driver, no privileges
     Discover => discover,
     /// Print the labels that this node should have; set them, or write node feature discovery's file, once
@@ -153,4 +162,21 @@ pub fn warn(line: &str) {
 pub fn say(text: &str) {
     use std::io::Write as _;
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// A file that the user named.
+///
+/// # Errors
+/// In one sentence: it cannot be read, is no text, or is larger than a megabyte.
+#[allow(clippy::disallowed_methods, reason = "a program reads the files of its own command line")]
+pub fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let bad = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(bad)?;
+    file.take((1 << 20) + 1).read_to_string(&mut text).map_err(bad)?;
+    if text.len() > 1 << 20 {
+        return Err(format!("{} has more than a megabyte", path.display()));
+    }
+    Ok(text)
 }

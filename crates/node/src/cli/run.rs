@@ -7,8 +7,11 @@ use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use kube::plugin::Config;
 use kube::plugin::config::OPTIONS;
 
+use super::cluster::Way;
 use super::{DONE, Ground, warn};
 use crate::agent::{self, Settings, looker};
+use crate::cluster::{Pace, Task};
+use crate::labels::{MANAGER, Writer};
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -27,6 +30,14 @@ pub struct Args {
     /// Write no CDI specs: `thruway cdi refresh --watch` does
     #[arg(long)]
     pub no_specs: bool,
+    /// Do not speak to the cluster's API: no labels, no cordon by annotation, no Events
+    #[arg(long)]
+    pub no_api: bool,
+    /// Take labels that another field manager holds with another value
+    #[arg(long, conflicts_with = "no_api")]
+    pub take_labels: bool,
+    #[command(flatten)]
+    pub way: Way,
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -93,7 +104,16 @@ pub fn run(args: &Args, ground: &Ground) -> Result<u8, String> {
             format!("--listen {text}: is to be an address and a port, such as 127.0.0.1:9847 or [::]:9847, or none")
         })?),
     };
+    let task = match args.no_api {
+        true => None,
+        false => {
+            let node = args.way.node(ground, &ground.machine()?)?;
+            let writer = Writer { node, manager: MANAGER, take: args.take_labels };
+            Some(Task { access: args.way.access(), writer, sweeps: None, pace: Pace::default() })
+        }
+    };
     let settings = Settings {
+        task,
         root: ground.below("/"),
         plugins,
         kubelet: socket,
@@ -122,14 +142,16 @@ fn config(file: Option<&str>, flags: &[(String, String)], ground: &Ground) -> Re
 }
 
 /// The one agent of a node: a second one (an upgrade that starts before the old one has ended) waits for its turn.
-fn alone(ground: &Ground) -> Result<std::fs::File, String> {
+fn alone(ground: &Ground) -> Result<std::os::fd::OwnedFd, String> {
     let home = ground.below(looker::HOME);
     let path = home.join("lock");
     let failed = |error: std::io::Error| {
         format!("{}: {error}; the agent needs a directory of its own to write, mounted from the node", path.display())
     };
     std::fs::create_dir_all(&home).map_err(failed)?;
-    let file = std::fs::File::create(&path).map_err(failed)?;
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let file =
+        rustix::fs::open(&path, flags, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|errno| failed(errno.into()))?;
     let mut told = false;
     loop {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {

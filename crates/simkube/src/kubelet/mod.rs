@@ -26,10 +26,12 @@ use kubelet::v1beta1::registration_server::{Registration, RegistrationServer};
 use kubelet::v1beta1::{DevicePluginOptions, Empty, RegisterRequest};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
+
+use crate::life::Life;
 
 pub use checkpoint::CHECKPOINT;
 pub use names::extended_resource;
@@ -117,7 +119,7 @@ impl Core {
 pub struct Kubelet {
     core: Arc<Core>,
     pod_resources: PathBuf,
-    tasks: Mutex<JoinSet<()>>,
+    life: Mutex<Option<Life>>,
 }
 
 impl Kubelet {
@@ -129,7 +131,7 @@ impl Kubelet {
         let below = |path: &str| root.join(path.trim_start_matches('/'));
         let pod_resources = below(kubelet::POD_RESOURCES);
         let core = Core { dir: below(kubelet::PLUGINS), state: Mutex::default(), changed: watch::channel(0).0 };
-        let kubelet = Kubelet { core: Arc::new(core), pod_resources, tasks: Mutex::default() };
+        let kubelet = Kubelet { core: Arc::new(core), pod_resources, life: Mutex::default() };
         kubelet.begin().await?;
         Ok(kubelet)
     }
@@ -149,19 +151,12 @@ impl Kubelet {
 
     /// The process ends: its sockets' files stay, nobody answers.
     pub fn stop(&self) {
-        self.tasks().abort_all();
+        drop(self.life.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.core.change(|state| {
-            for resource in state.resources.values() {
-                resource.stream.iter().for_each(AbortHandle::abort);
-            }
             state.resources.clear();
             state.generation += 1;
             state.appeared = None;
         });
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn begin(&self) -> io::Result<()> {
@@ -184,15 +179,22 @@ impl Kubelet {
             std::fs::create_dir_all(dir)?;
         }
         let _ = std::fs::remove_file(&self.pod_resources);
-        let lister = UnixListener::bind(&self.pod_resources)?;
-        self.tasks().spawn(podresources::serve(Arc::clone(&self.core), lister));
-        let appeared = Instant::now();
-        let listener = UnixListener::bind(dir.join(kubelet::KUBELET_SOCKET))?;
-        self.core.change(|state| state.appeared = Some(appeared));
-        let service = RegistrationServer::new(Desk(Arc::clone(&self.core)));
-        self.tasks().spawn(async move {
-            let _ = Server::builder().serve_with_incoming(service, UnixListenerStream::new(listener)).await;
+        let (core, pod_resources) = (Arc::clone(&self.core), self.pod_resources.clone());
+        let life = Life::start(move || async move {
+            let lister = UnixListener::bind(pod_resources)?;
+            tokio::spawn(podresources::serve(Arc::clone(&core), lister));
+            let appeared = Instant::now();
+            let listener = UnixListener::bind(core.dir.join(kubelet::KUBELET_SOCKET))?;
+            core.change(|state| state.appeared = Some(appeared));
+            let service = RegistrationServer::new(Desk(core));
+            tokio::spawn(async move {
+                let incoming = UnixListenerStream::new(listener);
+                let _ = Server::builder().serve_with_incoming(service, incoming).await;
+            });
+            Ok(())
         });
+        let life = life.await?;
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(life);
         Ok(())
     }
 
