@@ -21,6 +21,10 @@ fn node(name: &str) -> Value {
     })
 }
 
+fn words(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
 /// The rules that the manifests give an account.
 fn rules(name: &str) -> Vec<Rule> {
     let role = Placement::default()
@@ -33,7 +37,6 @@ fn rules(name: &str) -> Vec<Rule> {
     };
     let rule = |rule: &Value| {
         let (verbs, groups, resources) = (texts(&rule["verbs"]), texts(&rule["apiGroups"]), texts(&rule["resources"]));
-        let words = |list: &[String]| list.iter().map(String::as_str).collect::<Vec<_>>().into_boxed_slice();
         Rule::new(&words(&verbs), &groups[0], &words(&resources))
     };
     role["rules"].as_array().expect("rules").iter().map(rule).collect()
@@ -75,10 +78,12 @@ fn discovery_needs_no_more_than_the_manifests_give() {
     let labels = &server.get("Node", "", "mufti-4").expect("the node")["metadata"]["labels"];
     assert_eq!(labels[kube::PCI_PRESENT], "true");
     // with a right less it says which is missing
-    server.account(Account::pod("poor", "thruway", "poor", "mufti-4", vec![Rule::new(&["get"], "", &["nodes"])]));
+    server.put("kubelet", node("mufti-3"));
+    server.account(Account::pod("poor", "thruway", "poor", "mufti-3", vec![Rule::new(&["get"], "", &["nodes"])]));
     std::fs::write(config, server.kubeconfig("poor")).expect("a kubeconfig");
-    let done = run(&["discover", "--once", "--take", "--node-name", "mufti-4", "--kubeconfig", config], dir.path());
-    assert!(!done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    let done = run(&["discover", "--once", "--node-name", "mufti-3", "--kubeconfig", config], dir.path());
+    let says = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && says.contains("patch"), "{says}");
 }
 
 #[test]
@@ -111,6 +116,7 @@ fn preflight_reads_the_nodes_from_the_api() {
 #[test]
 fn the_doctor_of_a_node_names_the_first_broken_link() {
     let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir_all(dir.path().join("sys/bus/pci/devices")).expect("a bus with nothing on it");
     let said = run(&["doctor", "--json"], dir.path());
     assert_eq!(said.status.code(), Some(1));
     let report = json_of(&said);
