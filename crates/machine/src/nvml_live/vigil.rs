@@ -34,9 +34,12 @@ pub enum Said {
     Deaf(String),
 }
 
+/// By NVML's index: where a look is asked for.
+type Lanes = Arc<Mutex<Vec<(u32, mpsc::SyncSender<()>)>>>;
+
 /// An open watch. Dropped, its threads end, but for one that hangs in the driver, which nothing could stop.
 pub struct Vigil {
-    lanes: Arc<Mutex<Vec<mpsc::SyncSender<()>>>>,
+    lanes: Lanes,
     stop: Arc<AtomicBool>,
 }
 
@@ -73,9 +76,10 @@ impl Vigil {
         })
     }
 
-    /// Has each card looked at. One that has not answered the look before is not asked again.
-    pub fn look(&self) {
-        for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    /// Has the card of this index looked at. One that has not answered the look before is not asked again.
+    pub fn look(&self, index: u32) {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, lane)) = lanes.iter().find(|(number, _)| *number == index) {
             let _ = lane.try_send(());
         }
     }
@@ -95,7 +99,7 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()
 fn lane(
     session: &Arc<Session>,
     index: u32,
-    lanes: &Mutex<Vec<mpsc::SyncSender<()>>>,
+    lanes: &Lanes,
     stop: &Arc<AtomicBool>,
     tell: impl Fn(Said) + Send + 'static,
 ) {
@@ -109,7 +113,7 @@ fn lane(
         }
     });
     if begun.is_ok() {
-        lanes.lock().unwrap_or_else(PoisonError::into_inner).push(ticks);
+        lanes.lock().unwrap_or_else(PoisonError::into_inner).push((index, ticks));
     }
 }
 

@@ -26,7 +26,8 @@ use super::grants::Desk;
 /// The kubelet dials back and asks before it answers a registration.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The kubelet's socket is seen a moment before anybody listens there, so the first tries follow soon.
-const FIRST: Duration = Duration::from_micros(200);
+const FIRST: Duration = Duration::from_micros(100);
+const SOON: Duration = Duration::from_millis(1);
 const LAST: Duration = Duration::from_secs(1);
 /// A registration after which the kubelet does not open the stream in this time is made again.
 const FORGOTTEN: Duration = Duration::from_secs(2);
@@ -195,7 +196,11 @@ impl Front {
                 if done {
                     return;
                 }
-                tokio::time::sleep(pause).await;
+                match pause < SOON {
+                    // a timer is of milliseconds, and the kubelet has bound its socket and listens at any moment
+                    true => tokio::task::yield_now().await,
+                    false => tokio::time::sleep(pause).await,
+                }
                 pause = (pause * 2).min(LAST);
             }
         });

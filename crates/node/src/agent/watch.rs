@@ -12,9 +12,11 @@ use tokio::sync::mpsc;
 
 use super::state::Counters;
 
-/// How often every card is looked at, and how long it may take to answer: together below a second.
-pub const TICK: Duration = Duration::from_millis(250);
-const PATIENCE: Duration = Duration::from_millis(450);
+/// Every card is looked at each eighth tick, not all of them at once: what is asked of the kubelet's side meanwhile does not
+/// wait behind them. With the time that a card may take to answer this is below a second.
+pub const TICK: Duration = Duration::from_millis(30);
+const TURNS: usize = 8;
+const PATIENCE: Duration = Duration::from_millis(400);
 /// A driver's start with many cards that do not persist takes seconds.
 const START: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_secs(1);
@@ -33,6 +35,7 @@ pub struct Watch {
     /// Since when each card has been asked and has not answered.
     asked: BTreeMap<u32, Instant>,
     opened: bool,
+    turn: usize,
     /// A card came back: it is registered for no events until NVML is opened anew.
     stale: bool,
     begun: Instant,
@@ -59,6 +62,7 @@ impl Watch {
             tell,
             asked: BTreeMap::new(),
             opened: false,
+            turn: 0,
             stale: false,
             begun,
             next_try: begun,
@@ -137,10 +141,15 @@ impl Watch {
             }
             return changes;
         }
-        vigil.look();
-        for (index, gpu) in &self.cards {
-            let since = *self.asked.entry(*index).or_insert_with(Instant::now);
-            if since.elapsed() > PATIENCE {
+        self.turn = (self.turn + 1) % TURNS;
+        for (number, (index, gpu)) in self.cards.iter().enumerate() {
+            if number % TURNS == self.turn {
+                vigil.look(*index);
+                self.asked.entry(*index).or_insert_with(Instant::now);
+            }
+            let late = self.asked.get(index).is_some_and(|since| since.elapsed() > PATIENCE);
+            // said once in a turn
+            if late && number % TURNS == self.turn {
                 let why = format!("no answer in {} ms: the driver hangs at this GPU", PATIENCE.as_millis());
                 let event = Event::Probe { gpu: gpu.clone(), well: Err(why) };
                 changes.extend(self.tracker.hear(&event, now()));

@@ -147,14 +147,16 @@ fn config(file: Option<&str>, flags: &[(String, String)], ground: &Ground) -> Re
 }
 
 /// The one agent of a node: a second one (an upgrade that starts before the old one has ended) waits for its turn.
-fn alone(ground: &Ground) -> Result<std::fs::File, String> {
+fn alone(ground: &Ground) -> Result<std::os::fd::OwnedFd, String> {
     let home = ground.below(looker::HOME);
     let path = home.join("lock");
     let failed = |error: std::io::Error| {
         format!("{}: {error}; the agent needs a directory of its own to write, mounted from the node", path.display())
     };
     std::fs::create_dir_all(&home).map_err(failed)?;
-    let file = std::fs::File::create(&path).map_err(failed)?;
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let file =
+        rustix::fs::open(&path, flags, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|errno| failed(errno.into()))?;
     let mut told = false;
     loop {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {

@@ -22,7 +22,7 @@ fn an_upgrade_takes_over_and_no_pod_notices() {
             "from its start to registered: {:?}",
             world.kubelet.resource(GPU).unwrap().registered.unwrap() - begun
         );
-        assert_eq!(world.kubelet.grants(), [grant.clone()]);
+        assert_eq!(world.kubelet.grants(), std::slice::from_ref(&grant));
         assert_eq!(world.kubelet.admit(&Ask::new("pod", GPU, 2)).await.unwrap(), grant);
     });
 }

@@ -153,11 +153,15 @@ impl Drop for World {
     }
 }
 
-/// What is timed is the program, and not the neighbours on a busy machine: root may go before them.
+/// What is timed is the program, and not the neighbours on a busy machine: where it may, this thread and what it starts go
+/// before all others.
 pub fn ahead_of_others() {
-    let _ = rustix::process::nice(-15);
+    let me = std::fs::read_link("/proc/thread-self").ok();
+    let me = me.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default();
+    let first = Command::new("chrt").args(["-f", "-p", "5", &me]).stderr(Stdio::null()).status();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load average {}", load.split(' ').next().unwrap_or_default());
+    let so = if first.is_ok_and(|status| status.success()) { "ahead of them" } else { "among them" };
+    println!("load average {} of others; this runs {so}", load.split(' ').next().unwrap_or_default());
 }
 
 pub fn run(test: impl Future<Output = ()>) {
