@@ -38,7 +38,7 @@ pub(super) fn best(count: usize, must: &[usize], size: usize, score: &dyn Fn(usi
 }
 
 /// Calls `each` with `base` and every choice of `size` members of `from`, in lexical order of the members chosen.
-fn groups(from: u32, size: usize, base: u32, each: &mut dyn FnMut(u32)) {
+fn groups<F: FnMut(u32)>(from: u32, size: usize, base: u32, each: &mut F) {
     if size == 0 {
         return each(base);
     }
@@ -50,9 +50,8 @@ fn groups(from: u32, size: usize, base: u32, each: &mut dyn FnMut(u32)) {
     }
 }
 
-/// Scores of sets and of their best splits, each worked out once.
-struct Splits<'s> {
-    scores: &'s [Vec<u32>],
+/// The scores of all sets, and those of their best splits as they are asked for.
+struct Splits {
     size: usize,
     own: Vec<u32>,
     rest: Vec<u32>,
@@ -61,28 +60,22 @@ struct Splits<'s> {
 /// Not worked out yet: no sum of at most 120 pairs of at most 1860 is that high.
 const UNKNOWN: u32 = u32::MAX;
 
-impl<'s> Splits<'s> {
-    fn new(scores: &'s [Vec<u32>], size: usize) -> Self {
-        let sets = 1 << scores.len();
-        Splits { scores, size, own: vec![UNKNOWN; sets], rest: vec![UNKNOWN; sets] }
+impl Splits {
+    fn new(scores: &[Vec<u32>], size: usize) -> Self {
+        let sets = 1_usize << scores.len();
+        let mut own = vec![0; sets];
+        for set in 1..sets {
+            let others = set & (set - 1);
+            let row = &scores[set.trailing_zeros() as usize];
+            let pairs = row.iter().enumerate().filter(|(at, _)| others >> at & 1 == 1).map(|(_, score)| *score);
+            own[set] = own[others] + pairs.sum::<u32>();
+        }
+        Splits { size, own, rest: vec![UNKNOWN; sets] }
     }
 
     /// The sum over the pairs of a set.
-    fn own(&mut self, set: u32) -> u32 {
-        if set == 0 {
-            return 0;
-        }
-        let known = self.own[set as usize];
-        if known != UNKNOWN {
-            return known;
-        }
-        let first = set.trailing_zeros() as usize;
-        let others = set & (set - 1);
-        let row = &self.scores[first];
-        let pairs: u32 = row.iter().enumerate().filter(|(at, _)| others >> at & 1 == 1).map(|(_, score)| *score).sum();
-        let sum = pairs + self.own(others);
-        self.own[set as usize] = sum;
-        sum
+    fn own(&self, set: u32) -> u32 {
+        self.own[set as usize]
     }
 
     /// The highest sum of a split of a set: groups of the size, and one smaller group where they do not come out even.
@@ -100,12 +93,18 @@ impl<'s> Splits<'s> {
         let mut best = 0;
         let smaller = count % self.size;
         for size in [self.size, smaller].into_iter().filter(|size| *size > 0) {
+            if count - size <= self.size {
+                // what is left is one group: most of the work ends here
+                let own = &self.own;
+                let both = |group: u32| own[group as usize] + own[(set & !group) as usize];
+                groups(set & !first, size - 1, first, &mut |group| best = best.max(both(group)));
+                continue;
+            }
             let mut choices = Vec::new();
             groups(set & !first, size - 1, first, &mut |group| choices.push(group));
             for group in choices {
-                let left = set & !group;
-                // after the smaller group all others are full: left is a multiple of the size, and stays so
-                best = best.max(self.own(group) + self.rest(left));
+                // after the smaller group all others are full: what is left is a multiple of the size, and stays so
+                best = best.max(self.own(group) + self.rest(set & !group));
             }
         }
         self.rest[set as usize] = best;
