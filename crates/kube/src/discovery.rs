@@ -12,18 +12,7 @@ use machine::Machine;
 use model::{Bdf, PciId, Seen};
 use serde::Serialize;
 
-/// The label of discovery, "true" or absent.
-pub const PCI_PRESENT: &str = "thruway.dev/nvidia-pci.present";
-
-/// Labels by which the agent's DaemonSet finds its nodes, each with the value "true": ours, node feature discovery's in the
-/// spellings of NVIDIA's charts and of its own defaults, and NVIDIA's.
-pub const SELECTED_BY: [&str; 5] = [
-    PCI_PRESENT,
-    "feature.node.kubernetes.io/pci-10de.present",
-    "feature.node.kubernetes.io/pci-0300_10de.present",
-    "feature.node.kubernetes.io/pci-0302_10de.present",
-    crate::objects::PRESENT,
-];
+pub use crate::manifests::PCI_PRESENT;
 
 /// An NVIDIA function of display class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -262,11 +262,21 @@ impl Side {
             return Ok(());
         }
         let writer = Writer { manager, ..self.task.writer.clone() };
-        if let Some(after) = writer.write(api, node, &Labels::new()).await?.node {
-            *node = after;
-            self.tell.send_modify(|state| state.writes += 1);
+        match writer.write(api, node, &Labels::new()).await {
+            Ok(written) => {
+                if let Some(after) = written.node {
+                    *node = after;
+                    self.tell.send_modify(|state| state.writes += 1);
+                }
+                Ok(())
+            }
+            // without the right to it the labels stay, and are told
+            Err(error) if !error.passes() => {
+                self.tell.send_modify(|state| state.trouble = Some(says(&error)));
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn trouble(&self, error: &Error) {

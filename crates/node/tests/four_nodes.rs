@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kube::discovery::{PCI_PRESENT, SELECTED_BY};
 use kube::plugin::Config;
+use kube::{PCI_PRESENT, Placement};
 use machine::Root;
 use machine::nvml::{NvmlGpu, NvmlReport};
 use model::Seen;
@@ -44,9 +44,16 @@ impl Cluster {
     fn new() -> Cluster {
         let nodes: Value = serde_json::from_str(NODES).expect("the seed's nodes");
         let names = || (1..=4).map(|n| format!("mufti-{n}"));
-        let rule = || vec![Rule::new(&["get", "list", "watch", "patch"], "", &["nodes"])];
-        let account = |name: String| Account::pod(&name, "thruway", "thruway", &name, rule());
-        let server = Server::start(names().map(account).collect(), Options::default()).expect("a server");
+        let placement = Placement::default();
+        let objects = placement.objects();
+        let account = |node: String| {
+            // discovery's token on each node, and the agent's
+            [("", Placement::DISCOVER), ("agent-", Placement::AGENT)].map(|(prefix, name)| {
+                let token = format!("{prefix}{node}");
+                Account::pod(&token, &placement.namespace, name, &node, rules(&objects, name))
+            })
+        };
+        let server = Server::start(names().flat_map(account).collect(), Options::default()).expect("a server");
         for node in nodes["items"].as_array().expect("nodes") {
             let mut node = node.clone();
             // what the lists of the fixture hold beside the objects
@@ -55,11 +62,15 @@ impl Cluster {
             }
             server.put("kubelet", node);
         }
-        server.put("kubectl", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "thruway"}}));
-        server.put("kubectl", daemon_set());
+        for object in &objects {
+            server.put("kubectl", object.clone());
+        }
         let dir = tempfile::tempdir().expect("a directory");
         for name in names() {
-            std::fs::write(dir.path().join(format!("{name}.config")), server.kubeconfig(&name)).expect("a kubeconfig");
+            for token in [name.clone(), format!("agent-{name}")] {
+                let text = server.kubeconfig(&token);
+                std::fs::write(dir.path().join(format!("{token}.config")), text).expect("a kubeconfig");
+            }
             let bus = dir.path().join(&name).join("sys/bus/pci/devices");
             std::fs::create_dir_all(bus).expect("a tree");
             function(&dir.path().join(&name), "0000:00:1f.2", "1022", "7901", "010601", Some("ahci"));
@@ -101,7 +112,8 @@ impl Cluster {
         let set = self.server.get("DaemonSet", "thruway", "thruway-node").expect("the DaemonSet");
         let desired = set["status"]["desiredNumberScheduled"].as_u64().expect("a count");
         let node = |pod: &Value| pod["spec"]["nodeName"].as_str().unwrap_or("none").to_owned();
-        (desired, self.server.list("Pod").iter().map(node).collect())
+        let of_agent = |pod: &&Value| pod["metadata"]["labels"]["app.kubernetes.io/name"] == Placement::AGENT;
+        (desired, self.server.list("Pod").iter().filter(of_agent).map(node).collect())
     }
 
     /// Labels of ours and of NVIDIA's, by node.
@@ -133,30 +145,27 @@ impl Cluster {
     }
 
     fn agent(&self, pace: Pace, manager: &'static str, sweeps: Option<&'static str>) -> Link {
-        let access = Access { kubeconfig: Some(self.config("mufti-4")), context: None };
+        let token = if manager == MANAGER { "agent-mufti-4" } else { "mufti-4" };
+        let access = Access { kubeconfig: Some(self.config(token)), context: None };
         let writer = Writer { node: "mufti-4".into(), manager, take: false };
         begin(Task { access, writer, sweeps, pace })
     }
 }
 
-/// The agent's DaemonSet, as far as it says where it lands.
-fn daemon_set() -> Value {
-    let term = |key: &&str| json!({"matchExpressions": [{"key": key, "operator": "In", "values": ["true"]}]});
-    let terms: Vec<Value> = SELECTED_BY.iter().map(|key| term(key)).collect();
-    let labels = json!({"app.kubernetes.io/name": "thruway-node"});
-    json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "thruway-node", "namespace": "thruway"},
-        "spec": {
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "containers": [{"name": "node", "image": "thruway-node"}],
-                    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}},
-                },
-            },
-        },
-    })
+/// What the manifests let an account do.
+fn rules(objects: &[Value], account: &str) -> Vec<Rule> {
+    let role = objects.iter().find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == account);
+    let rules = role.and_then(|role| role["rules"].as_array()).expect("a role");
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let rule = |rule: &Value| Rule {
+        verbs: texts(&rule["verbs"]),
+        group: texts(&rule["apiGroups"]).remove(0),
+        resources: texts(&rule["resources"]),
+        names: Vec::new(),
+    };
+    rules.iter().map(rule).collect()
 }
 
 fn function(root: &Path, bdf: &str, vendor: &str, device: &str, class: &str, driver: Option<&str>) {
@@ -223,6 +232,11 @@ fn lands_on_the_node_with_the_card_and_leaves_with_it() {
     run(async {
         let mut cluster = Cluster::new();
         assert_eq!(cluster.placed(), (0, Vec::new()), "DESIRED 4 was the seed's pain; here nothing is known yet");
+        let everywhere = cluster.server.get("DaemonSet", "thruway", Placement::DISCOVER).expect("discovery");
+        assert_eq!(
+            everywhere["status"]["desiredNumberScheduled"], 4,
+            "discovery is on every node, the control plane too"
+        );
         cluster.discover();
         cluster.until("DESIRED 1", |cluster| cluster.placed() == (1, vec!["mufti-4".into()])).await;
         let just = |cluster: &Cluster| {
@@ -306,8 +320,10 @@ fn cordons_by_the_annotation_and_survives_the_api() {
         let labels: Labels = [("nvidia.com/gpu.present".to_owned(), "true".to_owned())].into();
         link.labels.send_replace(Some(labels));
         link.state.wait_for(|state| state.settled).await.expect("settled");
-        let api: Api =
-            Access { kubeconfig: Some(cluster.config("mufti-4")), context: None }.connect().await.expect("a client");
+        let api: Api = Access { kubeconfig: Some(cluster.config("agent-mufti-4")), context: None }
+            .connect()
+            .await
+            .expect("a client");
         let gpus = ["GPU-ab-1".to_owned(), "0000:26:00.0".to_owned()];
         node::cli::cordon::annotate(&api, "mufti-4", &gpus, true).await.expect("cordoned");
         link.cordoned.wait_for(|cordoned| cordoned.len() == 2).await.expect("heard");

@@ -138,6 +138,9 @@ fn patch_object(global: &Global, args: &PatchArgs) -> anyhow::Result<u8> {
     plan.changes
         .retain(|change| matches!(&change.op, Op::Kube(op) if op.kind == "Deployment" && op.verb == Verb::Apply));
     plan.intent.retain(|line| line.contains("Deployment"));
+    // what is said of labels and of the plugin belongs to changes that are not made here
+    let own = name.rsplit('/').next().unwrap_or(name);
+    plan.notes.retain(|note| note.contains(own));
     let go = Go { name: change::this_plan(), yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
     let refused = !plan.refusals.is_empty();
     let status = change::carry_out(global, &target, &plan, &layers, &go)?;

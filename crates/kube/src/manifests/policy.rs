@@ -21,7 +21,12 @@ pub(super) fn own_node(namespace: &str) -> [Value; 2] {
             "k in variables.old{map} && k in variables.new{map} && variables.old{map}[k] == variables.new{map}[k]"
         );
         let ours = "variables.prefixes.exists(p, k.startsWith(p))";
-        format!("variables.new{map}.all(k, {ours} || ({same})) && variables.old{map}.all(k, {ours} || ({same}))")
+        // discovery takes off what an agent that is gone has left
+        let swept =
+            format!("!(k in variables.new{map}) && (k.startsWith('nvidia.com/') || k.startsWith('thruway.dev/'))");
+        format!(
+            "variables.new{map}.all(k, {ours} || ({same})) && variables.old{map}.all(k, {ours} || ({same}) || ({swept}))"
+        )
     };
     let rule = |expression: String, message: &str| json!({"expression": expression, "message": message});
     [

@@ -129,12 +129,12 @@ fn one(facts: &Facts, intent: &Intent, after: &[Node], target: &Workload, plan: 
         risk: vec![Risk::Outage(format!("the pods of {name} are started anew, and wait until a GPU is free"))],
     };
     plan.changes.push(apply(edit, Some(&target.raw), body));
-    notes(facts, after, target, gpus, plan);
+    notes(facts, after, target, gpus, !intent.drop_affinity, plan);
 }
 
-fn notes(facts: &Facts, after: &[Node], target: &Workload, gpus: u64, plan: &mut Plan) {
+fn notes(facts: &Facts, after: &[Node], target: &Workload, gpus: u64, affinity: bool, plan: &mut Plan) {
     let name = target.full_name();
-    for selection in target.pod.gpu_selection().iter().filter(|selection| !selection.starts_with(PRESENT)) {
+    for selection in target.pod.gpu_selection().iter().filter(|selection| affinity && !selection.starts_with(PRESENT)) {
         plan.notes.push(format!(
             "{name} keeps its affinity {selection}: the limit alone finds a GPU node now, so it may go once no other \
              workload needs the label"

@@ -4,5 +4,6 @@ mod api;
 mod checks;
 mod hostile;
 mod patch;
+mod place;
 mod plans;
 mod world;

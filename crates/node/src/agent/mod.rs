@@ -3,6 +3,7 @@
 //! One thread runs everything that only waits (tokio, current_thread). What can hang in the driver has threads of its own:
 //! the look at the node ([`looker`]), the grants ([`grants`]), NVML (one a card). They tell, and this one decides.
 
+mod audit;
 mod directory;
 pub mod front;
 mod grants;
@@ -16,7 +17,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::plugin::Config;
 use machine::Root;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub specs: bool,
     /// The side towards the API: labels, cordon, Events; none: the agent stays for itself.
     pub task: Option<Task>,
+    /// How often it is looked for pods that use a card without a grant; none: never.
+    pub audit: Option<Duration>,
     pub started: Instant,
 }
 

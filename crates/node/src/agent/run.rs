@@ -18,7 +18,7 @@ use super::looker::{self, Job, Look, Looker};
 use super::side::Side;
 use super::state::{self, Counters, Picture};
 use super::watch::{self, Watch};
-use super::{Open, Read, Settings, http, rival};
+use super::{Open, Read, Settings, audit, http, rival};
 use crate::cli::warn;
 
 /// inotify can be lost (its queue overflows, a limit is reached): so often it is looked all the same.
@@ -128,6 +128,10 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
         specs: settings.specs,
         before: remembered,
     };
+    if let (Some(every), Some(notices)) = (settings.audit, agent.side.notices()) {
+        let machine = open(&config).map_err(failed("cannot open the machine"))?;
+        audit::start(machine, settings.pod_resources.clone(), every, notices).map_err(failed("no thread"))?;
+    }
     let looker = Looker::start(job, move |look| looked.send(look).is_ok()).map_err(failed("no thread"))?;
     let mut tick = tokio::time::interval(watch::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -95,7 +95,12 @@ impl Side {
         self.notice(Notice { about: About::Node, subject, warning: !change.healthy, reason, action, note });
     }
 
-    pub fn notice(&self, notice: Notice) {
+    /// Where Events go, for a thread that has some.
+    pub fn notices(&self) -> Option<tokio::sync::mpsc::Sender<Notice>> {
+        self.link.as_ref().map(|link| link.notices.clone())
+    }
+
+    fn notice(&self, notice: Notice) {
         if let Some(link) = &self.link {
             // more than fit are no news
             let _ = link.notices.try_send(notice);

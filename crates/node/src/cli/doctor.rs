@@ -188,7 +188,7 @@ fn registered(text: &str) -> Seen<BTreeMap<String, Vec<String>>> {
 }
 
 /// NVIDIA's devices that the kubelet gave to pods.
-async fn grants(socket: std::path::PathBuf) -> Seen<Vec<Grant>> {
+pub(crate) async fn grants(socket: std::path::PathBuf) -> Seen<Vec<Grant>> {
     let patience = Duration::from_secs(2);
     let unheard = |why: String| Seen::Unreadable(Reason::Other(why));
     let channel = match kubelet::socket::connect(socket, patience).await {
@@ -218,7 +218,7 @@ async fn grants(socket: std::path::PathBuf) -> Seen<Vec<Grant>> {
     Seen::Is(all)
 }
 
-fn users(machine: &dyn Machine, inventory: &Inventory) -> Vec<Use> {
+pub(crate) fn users(machine: &dyn Machine, inventory: &Inventory) -> Vec<Use> {
     let mut all = Vec::new();
     let open = gpu::users(machine, inventory);
     for card in inventory.nvidia() {

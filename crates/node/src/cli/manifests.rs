@@ -5,6 +5,7 @@ use kube::{Access, Placement};
 use super::{DONE, Ground, say};
 
 #[derive(clap::Args, Debug)]
+#[group(skip)]
 pub struct Args {
     /// The namespace of the agent and of all that it needs
     #[arg(long, default_value = "thruway")]

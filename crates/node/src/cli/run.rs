@@ -36,6 +36,10 @@ pub struct Args {
     /// Take labels that another field manager holds with another value
     #[arg(long, conflicts_with = "no_api")]
     pub take_labels: bool,
+    /// How often it is looked for pods that use a GPU without a grant, which are told as Events; 0: never. It takes the sight
+    /// of the node's processes (hostPID)
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub audit: u64,
     #[command(flatten)]
     pub way: Way,
     #[command(flatten)]
@@ -114,6 +118,7 @@ pub fn run(args: &Args, ground: &Ground) -> Result<u8, String> {
     };
     let settings = Settings {
         task,
+        audit: (args.audit > 0).then(|| Duration::from_secs(args.audit)),
         root: ground.below("/"),
         plugins,
         kubelet: socket,

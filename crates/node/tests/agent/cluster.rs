@@ -54,7 +54,7 @@ fn with_an_api_beside_it() {
         let path = folder.path().join("kubeconfig");
         std::fs::write(&path, server.kubeconfig("agent")).expect("writes");
         let path = path.display().to_string();
-        let arguments = ["--kubeconfig", path.as_str(), "--node-name", "gpu-1"];
+        let arguments = ["--kubeconfig", path.as_str(), "--node-name", "gpu-1", "--audit", "1"];
         let Some(mut world) = World::new("h100x8", QUICK, &arguments).await else { return };
         world.start();
         world.well().await;
@@ -94,6 +94,26 @@ fn with_an_api_beside_it() {
         server.down(false);
         assert!(annotate(Value::Null));
         assert!(world.kubelet.until(GPU, LONG, |it| it.counts() == (8, 8)).await, "{}", world.said());
+
+        // a process of a pod that has a card open which nobody gave it
+        let uid = "11111111-2222-4333-8444-555555555555";
+        let process = world.at("/proc/4242");
+        std::fs::create_dir_all(process.join("fd")).expect("a process");
+        let scope = format!("cri-containerd-{}.scope", "a".repeat(64));
+        let slice = format!("kubepods-besteffort-pod{}.slice", uid.replace('-', "_"));
+        let cgroup = format!("0::/kubepods.slice/kubepods-besteffort.slice/{slice}/{scope}\n");
+        std::fs::write(process.join("cgroup"), cgroup).expect("writes");
+        std::fs::write(process.join("comm"), "ffmpeg\n").expect("writes");
+        std::fs::write(process.join("stat"), format!("4242 (ffmpeg) S{}\n", " 1".repeat(40))).expect("writes");
+        std::os::unix::fs::symlink("/dev/nvidia2", process.join("fd/9")).expect("a link");
+        std::fs::create_dir_all(world.at(&format!("/var/log/pods/default_jellyfin-1_{uid}"))).expect("a log");
+        let without = |server: &Server| {
+            let is = |event: &Value| event["reason"] == "GpuWithoutGrant" && event["regarding"]["name"] == "jellyfin-1";
+            server.list("Event").iter().filter(|event| is(event)).count()
+        };
+        until("an Event of the pod", &world, || without(&server) == 1).await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(without(&server), 1, "once an hour");
 
         // a card that falls off the bus is told of
         tokio::time::sleep(Duration::from_millis(600)).await;
