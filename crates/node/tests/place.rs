@@ -171,3 +171,37 @@ fn an_image_is_built_and_its_program_runs() {
     }
     assert!(String::from_utf8_lossy(&said.stdout).starts_with("thruway-node "), "{said:?}");
 }
+
+/// The kubelet (simulated, over its real sockets) tells what is registered and which pod holds which card.
+#[test]
+fn the_doctor_hears_the_kubelets_grants() {
+    use simkube::kubelet::{Ask, Kubelet};
+    use simkube::plugin::Plugin;
+    let dir = tempfile::tempdir().expect("a directory");
+    let kubelet_dir = dir.path().join("kubelet");
+    let uuid = "GPU-00000000-0000-4000-8000-000000000001";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a loop");
+    runtime.block_on(async {
+        let kubelet = Kubelet::start(&kubelet_dir).await.expect("a kubelet");
+        let plugin = Plugin::start(kubelet.dir(), "nvidia-gpu.sock", &[uuid]).await.expect("a plugin");
+        plugin.register("v1beta1", "nvidia.com/gpu").await.expect("registered");
+        let limit = std::time::Duration::from_secs(10);
+        assert!(kubelet.until("nvidia.com/gpu", limit, |it| it.connected && !it.healthy().is_empty()).await);
+        kubelet.admit(&Ask::new("jellyfin", "nvidia.com/gpu", 1)).await.expect("a grant");
+        let root = dir.path().to_owned();
+        let base = kubelet.dir().parent().expect("a directory").strip_prefix(&root).expect("below").to_owned();
+        let report = tokio::task::spawn_blocking(move || {
+            json_of(&run(&["doctor", "--json", "--kubelet-dir", &format!("/{}", base.display())], &root))
+        });
+        let report = report.await.expect("a report");
+        let link = |name: &str| {
+            let all = report["links"].as_array().expect("links");
+            all.iter().find(|link| link["name"] == name).expect("the link").clone()
+        };
+        assert_eq!(link("kubelet")["state"], "holds", "{report:#}");
+        assert_eq!(link("registration")["says"], "nvidia.com/gpu: 1");
+        assert_eq!(report["grants"][0]["device"], uuid, "{report:#}");
+        assert!(report["grants"][0]["pod"].as_str().is_some_and(|pod| pod.ends_with("/jellyfin")), "{report:#}");
+        assert!(link("grants")["says"].as_str().is_some_and(|says| says.contains("jellyfin")), "{report:#}");
+    });
+}

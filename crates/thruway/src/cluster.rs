@@ -36,6 +36,10 @@ pub fn kube(global: &Global, verb: KubeVerb) -> anyhow::Result<u8> {
 }
 
 /// Becomes thruway-node, the program beside this one, with these words.
+#[allow(
+    clippy::disallowed_types,
+    reason = "this process itself becomes the other half of thruway; nothing runs beside it"
+)]
 pub fn node(global: &Global, verb: &[&str], words: &[OsString]) -> anyhow::Result<u8> {
     if global.from.is_some() || global.sim.is_some() {
         bail!("thruway-node works on a running machine; --from and --sim name none (--root DIR may)");
