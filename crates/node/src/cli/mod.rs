@@ -168,7 +168,11 @@ pub fn say(text: &str) {
 ///
 /// # Errors
 /// In one sentence: it cannot be read, is no text, or is larger than a megabyte.
-#[allow(clippy::disallowed_methods, reason = "a program reads the files of its own command line")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a program reads the files of its own command line"
+)]
 pub fn read(path: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let bad = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
