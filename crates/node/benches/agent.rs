@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use kubelet::v1beta1::device_plugin_client::DevicePluginClient;
 use kubelet::v1beta1::{AllocateRequest, ContainerAllocateRequest};
 use rustix::process::Signal;
+use simkube::api::{Account, Options, Rule, Server};
 use world::{GPU, LONG, QUICK, World, percentile, run};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -43,7 +44,34 @@ async fn all() {
     allocates(&world).await;
     restarts(&world).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    memory(&world);
+    memory(&world, "resident, eight GPUs", 8.0);
+    drop(world);
+    with_an_api().await;
+}
+
+/// The same with its labels held at the simulated API.
+async fn with_an_api() {
+    let rule = Rule::new(&["get", "watch", "patch"], "", &["nodes"]);
+    let account = Account::pod("agent", "thruway", "node", "gpu-1", vec![rule]);
+    let server = Server::start(vec![account], Options::default()).expect("a server");
+    let metadata = serde_json::json!({"name": "gpu-1", "labels": {"kubernetes.io/os": "linux"}});
+    server.put("kubelet", serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata}));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kubeconfig").display().to_string();
+    std::fs::write(&path, server.kubeconfig("agent")).expect("writes");
+    let Some(mut world) = World::new("h100x8", QUICK, &["--kubeconfig", &path, "--node-name", "gpu-1"]).await else {
+        return;
+    };
+    world.start();
+    world.well().await;
+    let label = || server.get("Node", "", "gpu-1").is_some_and(|node| node.to_string().contains("gpu.present"));
+    let until = Instant::now() + LONG;
+    while !label() {
+        assert!(Instant::now() < until, "no labels: {}", world.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    memory(&world, "resident, eight GPUs, with the API's client", 12.0);
 }
 
 async fn starts(world: &mut World) {
@@ -96,7 +124,7 @@ async fn allocates(world: &World) {
 }
 
 /// What the kernel says, and how much of it is the simulated library, which stands for NVIDIA's.
-fn memory(world: &World) {
+fn memory(world: &World, what: &str, limit: f64) {
     let id = world.agent.as_ref().expect("runs").id();
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default();
     let field = |text: &str, name: &str| -> f64 {
@@ -115,7 +143,7 @@ fn memory(world: &World) {
         }
     }
     let all = field(&status, "VmRSS");
-    line("resident, eight GPUs", all, 8.0, "MiB");
+    line(what, all, limit, "MiB");
     for name in ["RssAnon", "RssFile", "RssShmem"] {
         println!("  {name:<56} {:>9.3} MiB", field(&status, name));
     }
