@@ -56,10 +56,12 @@ async fn restarts(times: usize, of_all: usize) {
             let again = kept.iter().find(|grant| grant.pod == before.pod);
             let Some(again) = again else { panic!("the grant of {} is lost", before.pod) };
             let mut devices = (before.devices.clone(), again.devices.clone());
-            (devices.0.sort(), devices.1.sort());
+            devices.0.sort();
+            devices.1.sort();
             assert_eq!((devices.0, &before.answer), (devices.1, &again.answer));
             let ask = Ask { count: before.devices.len(), ..Ask::new(&before.pod, GPU, 0) };
-            kubelet.admit(&ask).await.unwrap_or_else(|why| panic!("{}: {why}", before.pod));
+            let admitted = kubelet.admit(&ask).await.unwrap_or_else(|why| panic!("{}: {why}", before.pod));
+            assert_eq!(admitted.answer, before.answer);
         }
         assert_eq!(kubelet.given_twice(), Vec::<String>::new());
     }
