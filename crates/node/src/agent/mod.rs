@@ -8,6 +8,7 @@ mod directory;
 pub mod front;
 mod grants;
 mod http;
+mod lean;
 pub mod looker;
 mod rival;
 mod run;

@@ -18,7 +18,7 @@ use super::looker::{self, Job, Look, Looker};
 use super::side::Side;
 use super::state::{self, Counters, Picture};
 use super::watch::{self, Watch};
-use super::{Open, Read, Settings, audit, http, rival};
+use super::{Open, Read, Settings, audit, http, lean, rival};
 use crate::cli::warn;
 
 /// inotify can be lost (its queue overflows, a limit is reached): so often it is looked all the same.
@@ -137,6 +137,7 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut poll = tokio::time::interval(LOOK);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut lean = tokio::time::interval_at(tokio::time::Instant::now() + lean::FIRST, lean::AGAIN);
     loop {
         tokio::select! {
             biased;
@@ -166,6 +167,7 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
             }
             () = agent.side.news() => agent.news(),
             _ = poll.tick() => agent.reconcile(&directory),
+            _ = lean.tick() => lean::settle(),
         }
     }
 }
