@@ -271,7 +271,7 @@ fn a_card_that_is_cut_is_its_parts() {
     let Some(machine) = machine("h100-mig", Layout::Ubuntu) else { return };
     let output = machine.run(&["generate"]);
     assert!(stderr(&output).contains("MIG is on for every card"), "no NVML answers here: {}", stderr(&output));
-    nvml::answer(&machine.laid, "h100-mig");
+    nvml::answer(&machine.laid, View::named("h100-mig").expect("a box"));
     let spec = machine.spec(&["generate"]);
     let parts: Vec<&str> = names(&spec).into_iter().filter(|name| name.contains(':')).collect();
     assert_eq!(parts, ["0:0", "0:1", "0:2", "0:3"]);
@@ -483,7 +483,7 @@ fn the_spec_follows_what_happens() {
     std::fs::remove_file(machine.at("/var/run/cdi/nvidia.com-gpu.json")).expect("removes");
     until("spec deleted → written again", limit, || has("0"));
     // cut by MIG: the driver's listing appears, NVML tells the parts
-    nvml::answer(&mig.laid, "h100-mig");
+    nvml::answer(&mig.laid, View::named("h100-mig").expect("a box"));
     let kill = |child: &Child| {
         assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs").success());
     };
