@@ -107,11 +107,12 @@ fn one(facts: &Facts, intent: &Intent, after: &[Node], target: &Workload, plan: 
             return;
         }
     };
-    if done.words.is_empty() {
+    let gpus = done.gpus;
+    let deadlock = deadlocks(target, gpus, in_all(facts));
+    if done.words.is_empty() && !deadlock {
         return;
     }
-    let gpus = done.gpus;
-    if deadlocks(target, gpus, in_all(facts)) {
+    if deadlock {
         if let Some(spec) = body.get_mut("spec").and_then(Value::as_object_mut) {
             spec.insert("strategy".into(), json!({"type": "Recreate"}));
         }
