@@ -11,8 +11,8 @@ use kubelet::v1beta1::{
     AllocateRequest, AllocateResponse, CdiDevice, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
     DeviceSpec, Mount, PreferredAllocationRequest, PreferredAllocationResponse,
 };
-use machine::Root;
 use machine::events::Watcher;
+use machine::{Machine as _, Root};
 use model::Seen;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -220,23 +220,32 @@ fn spoken(answer: Answer) -> ContainerAllocateResponse {
 /// Which CDI names resolve: read again when something happened in the directories of specs.
 struct Names {
     watcher: Watcher,
+    /// Of each directory at the last reading: watched, not there, or neither is certain.
+    certain: [Option<bool>; 2],
     known: Option<BTreeSet<String>>,
 }
 
 impl Names {
     fn new(machine: &Root) -> Names {
-        Names { watcher: Watcher::of_files(machine.path()), known: None }
+        Names { watcher: Watcher::of_files(machine.path()), certain: [None; 2], known: None }
     }
 
     fn refresh(&mut self, machine: &Root) {
-        // a directory that could not be watched until now may be there since
-        let watched = cdi::SPEC_DIRS.map(|dir| self.watcher.watch(dir));
+        // one that is not there cannot be watched and has nothing to be read; one that came since, or is there and cannot be
+        // watched (inotify's limit), is read
+        let certain = cdi::SPEC_DIRS.map(|dir| match self.watcher.watch(dir) {
+            true => Some(true),
+            false if machine.stat(dir) == Seen::Absent => Some(false),
+            false => None,
+        });
         if !self.watcher.wait(Duration::ZERO).is_empty() {
             self.known = None;
         }
-        if self.known.is_some() && watched == [true; 2] {
+        let same = self.certain == certain && certain.iter().all(Option::is_some);
+        if self.known.is_some() && same {
             return;
         }
+        self.certain = certain;
         let (files, _) = cdi::read_dirs(machine, &cdi::SPEC_DIRS.map(str::to_owned));
         let good = cdi::list(&files).into_iter().filter(|device| device.conflict.is_none());
         self.known = Some(good.map(|device| device.name).collect());

@@ -43,7 +43,8 @@ fn unchanged_code(smaps: &str, own: &str) -> Vec<Span> {
 
 /// Does it. What cannot be read or given back stays: nothing rests on it.
 pub fn settle() {
-    let (Ok(smaps), Ok(own)) = (std::fs::read_to_string("/proc/self/smaps"), std::fs::read_link("/proc/self/exe")) else {
+    let (Ok(smaps), Ok(own)) = (std::fs::read_to_string("/proc/self/smaps"), std::fs::read_link("/proc/self/exe"))
+    else {
         return;
     };
     for (from, to) in unchanged_code(&smaps, &own.to_string_lossy()) {
