@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The first time: when the first look and the registration are over.
 pub const FIRST: Duration = Duration::from_secs(2);
 /// What a rare event touched is given back too.
-pub const AGAIN: Duration = Duration::from_secs(600);
+pub const AGAIN: Duration = Duration::from_secs(60);
 
 /// A mapping of a file's code of which no page was changed, as addresses.
 type Span = (usize, usize);
