@@ -27,7 +27,9 @@ pub use judge::{Fault, Judged, judge};
 pub use modes::{Mode, generate_mode};
 pub use nodes::{CONTROL_NODES, GpuNodes, MigPart, gpu_nodes};
 pub use options::{HookWish, Naming, Options, Wanted};
-pub use refresh::{DRIVER_FILE, OUTPUT_DIR, SPEC_NAME, Wish, capability_file, others, pulse, watched, wish};
+pub use refresh::{
+    Carried, DRIVER_FILE, OUTPUT_DIR, SPEC_NAME, Wish, capability_file, carry_out, others, pulse, watched, wish,
+};
 pub use specs::{Finding, GONE, Listed, SpecFile, State, Weight, check, list, read_dirs, read_file};
 
 /// The hook that a spec names, where it is installed.

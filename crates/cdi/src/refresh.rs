@@ -1,8 +1,9 @@
-//! What should lie in the directory of generated specs, and in driver.json beside it: bytes, from a machine. Pure but for the
-//! looking; writing is the journal's.
+//! What should lie in the directory of generated specs, and in driver.json beside it: bytes, from a machine; and having them
+//! lie there, by the journal's cache.
 
 use formats::cdispec;
 use gpu::chips;
+use journal::cache::Cache;
 use machine::{Machine, MachineExt as _};
 use model::{Bdf, Capabilities, Capability, PciId};
 use serde::Serialize;
@@ -30,6 +31,43 @@ pub struct Wish {
     pub spec: Option<cdispec::Spec>,
     /// Why there is none.
     pub none: Option<NoSpec>,
+}
+
+/// What came of a wish.
+#[derive(Debug, Default)]
+pub struct Carried {
+    pub wish: Wish,
+    /// Paths whose bytes were others, or that were not there.
+    pub wrote: Vec<String>,
+    pub removed: Vec<String>,
+}
+
+/// Looks, and has the directory be as it should, alone among those that write there: the look stands behind whoever wrote
+/// before, so that what is written last was seen last.
+///
+/// # Errors
+/// As [`Cache::put`].
+pub fn carry_out(
+    machine: &dyn Machine,
+    cache: &Cache,
+    dir: &str,
+    options: &Options,
+) -> Result<Carried, journal::Error> {
+    let mut alone = cache.sole(dir, false)?;
+    let mut done = Carried { wish: wish(machine, dir, options), ..Carried::default() };
+    if alone.is_none() && !done.wish.files.is_empty() {
+        alone = cache.sole(dir, true)?;
+    }
+    for (path, bytes) in &done.wish.files {
+        let fresh = cache.put(path, bytes)?;
+        done.wrote.extend(fresh.then(|| path.clone()));
+    }
+    for path in &done.wish.remove {
+        let there = cache.remove(path)?;
+        done.removed.extend(there.then(|| path.clone()));
+    }
+    drop(alone);
+    Ok(done)
 }
 
 /// "thruway.dev-utility.json".

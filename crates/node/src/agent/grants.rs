@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MOST: usize = 4096;
 
 /// What is offered now, and why.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Standing {
     pub config: Config,
     pub found: Found,

@@ -153,25 +153,11 @@ impl Job {
             dev_root: config.dev_root.clone().filter(elsewhere),
             ..cdi::Options::default()
         };
-        let write = || -> Result<cdi::Wish, journal::Error> {
-            let cache = Cache::open(&self.root)?;
-            let mut alone = cache.sole(cdi::OUTPUT_DIR, false)?;
-            let wish = cdi::wish(&self.machine, cdi::OUTPUT_DIR, &options);
-            if alone.is_none() && !wish.files.is_empty() {
-                alone = cache.sole(cdi::OUTPUT_DIR, true)?;
-            }
-            for (path, bytes) in &wish.files {
-                cache.put(path, bytes)?;
-            }
-            for path in &wish.remove {
-                cache.remove(path)?;
-            }
-            drop(alone);
-            Ok(wish)
-        };
-        match write() {
-            Ok(wish) => {
-                for dir in cdi::watched(wish.spec.as_ref(), cdi::OUTPUT_DIR) {
+        let carried =
+            Cache::open(&self.root).and_then(|cache| cdi::carry_out(&self.machine, &cache, cdi::OUTPUT_DIR, &options));
+        match carried {
+            Ok(carried) => {
+                for dir in cdi::watched(carried.wish.spec.as_ref(), cdi::OUTPUT_DIR) {
                     watcher.watch(&dir);
                 }
             }

@@ -212,14 +212,7 @@ impl Agent<'_> {
             .map(|device| device.id.clone())
             .collect();
         if unhealthy != self.standing.unhealthy {
-            let before = &self.standing;
-            self.standing = Arc::new(Standing {
-                config: before.config.clone(),
-                found: before.found.clone(),
-                offer: before.offer.clone(),
-                topology: before.topology.clone(),
-                unhealthy,
-            });
+            Arc::make_mut(&mut self.standing).unhealthy = unhealthy;
         }
         self.desk.set(Arc::clone(&self.standing));
         let mut gone: BTreeSet<String> = self.fronts.keys().cloned().collect();

@@ -1,6 +1,6 @@
 //! `thruway cdi refresh`: the generated specs, once.
 
-use cdi::{NoSpec, Wish};
+use cdi::{Carried, NoSpec, Wish};
 use journal::cache::Cache;
 use machine::{Kind, Machine, MachineExt as _};
 use serde::Serialize;
@@ -88,27 +88,12 @@ pub(super) fn once(machine: &dyn Machine, cache: Option<&Cache>, args: &RefreshA
     if args.create_nodes {
         control_nodes(machine, cache, &mut done);
     }
-    // the look stands behind whoever wrote before, so that what is written last was seen last
-    let mut alone = cache.map_or(Ok(None), |cache| cache.sole(&args.output_dir, false))?;
-    let Wish { files, remove, notes, spec, none } = cdi::wish(machine, &args.output_dir, &options(&args.how));
-    if let Some(cache) = cache.filter(|_| alone.is_none() && !files.is_empty()) {
-        alone = cache.sole(&args.output_dir, true)?;
-    }
-    for (path, bytes) in &files {
-        let fresh = match cache {
-            Some(cache) => cache.put(path, bytes)?,
-            None => machine.read(path).get() != Some(bytes),
-        };
-        done.wrote.extend(fresh.then(|| path.clone()));
-    }
-    for path in remove {
-        let there = match cache {
-            Some(cache) => cache.remove(&path)?,
-            None => !machine.lstat(&path).is_absent(),
-        };
-        done.removed.extend(there.then_some(path));
-    }
-    drop(alone);
+    let carried = match cache {
+        Some(cache) => cdi::carry_out(machine, cache, &args.output_dir, &options(&args.how))?,
+        None => would(machine, args),
+    };
+    let Wish { notes, spec, none, .. } = carried.wish;
+    (done.wrote, done.removed) = (carried.wrote, carried.removed);
     if args.dev_char_links {
         char_links(machine, cache, &mut done);
     }
@@ -120,6 +105,15 @@ pub(super) fn once(machine: &dyn Machine, cache: Option<&Cache>, args: &RefreshA
     done.others = cdi::others(machine, &dirs).into_iter().map(|(path, _)| path).collect();
     done.dirs = cdi::watched(spec.as_ref(), &args.output_dir);
     Ok(done)
+}
+
+/// As [`cdi::carry_out`], without writing.
+fn would(machine: &dyn Machine, args: &RefreshArgs) -> Carried {
+    let wish = cdi::wish(machine, &args.output_dir, &options(&args.how));
+    let fresh = wish.files.iter().filter(|(path, bytes)| machine.read(path).get() != Some(bytes));
+    let wrote = fresh.map(|(path, _)| path.clone()).collect();
+    let removed = wish.remove.iter().filter(|path| !machine.lstat(path).is_absent()).cloned().collect();
+    Carried { wish, wrote, removed }
 }
 
 /// A driver's control nodes by the numbers that the kernel gave it. What another has made is left as it is.
