@@ -1,6 +1,7 @@
 //! What a GPU is: PCI identity, IOMMU group, NVML, who has it, what its chip can do.
 
 mod arch;
+pub mod attribution;
 pub mod branch;
 pub mod cgroup;
 pub mod chips;

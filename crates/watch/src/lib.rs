@@ -1,0 +1,5 @@
+//! Who uses the GPU, now and over time: one sampler that keeps NVML open, and what is made of its samples.
+
+pub mod sample;
+
+pub use sample::{Away, CardNow, ProcessNow, Sample};
