@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use machine::{KubeList, Machine, MachineExt as _, Question};
 use model::Seen;
 
+use crate::attribution::{Engine, OwnedBy};
 use crate::cgroup::{self, Owner};
 use crate::processes::Processes;
 use crate::vms::{self, Vms};
@@ -153,6 +154,26 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    pub(crate) fn owner(&mut self, machine: &dyn Machine, cgroup: &str, arguments: &[String]) -> OwnedBy {
+        match cgroup::owner(cgroup) {
+            Some(Owner::Pod { uid, container }) => {
+                let name = self.pod(machine, &uid);
+                let (namespace, pod) = name.split_once('/').map(|(n, p)| (n.to_owned(), p.to_owned())).unzip();
+                OwnedBy::Pod { uid, namespace, pod, container: None, id: container }
+            }
+            Some(Owner::Container(id)) => {
+                let name = Some(self.container(machine, &id));
+                OwnedBy::Container { engine: Engine::Unknown, id, name, image: None, user: None }
+            }
+            Some(Owner::System(name)) => OwnedBy::System { name, title: None },
+            Some(Owner::Vm(id)) => OwnedBy::Vm { name: Some(vms::label(arguments, 0)), id },
+            None => match cgroup::unit(cgroup) {
+                Some(unit) => OwnedBy::Unit { unit, user: None },
+                None => OwnedBy::Process,
+            },
+        }
+    }
+
     pub(crate) fn pod(&mut self, machine: &dyn Machine, uid: &str) -> String {
         let logs = self.logs.get_or_insert_with(|| logged_pods(machine));
         if let Some(name) = logs.get(uid) {

@@ -24,5 +24,5 @@ pub mod xid;
 pub use driver::driver_version;
 pub use inventory::{Arch, Bar, Card, DriverFacts, Function, Group, Holder, Inventory, Link, ModuleKind, Speed};
 pub use names::name_of;
-pub use observe::{awake, functions, observe, observe_all, observe_with};
+pub use observe::{awake, functions, observe, observe_all, observe_rest, observe_with};
 pub use users::{KernelUse, User, Users, Who, users};

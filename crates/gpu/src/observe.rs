@@ -51,6 +51,29 @@ fn nvml(machine: &dyn Machine, functions: &[Function], depth: Depth) -> Seen<Nvm
     }
 }
 
+/// NVIDIA's cards but those that are `told` of already, in little: names, driver and holder. For who looks again and again: what
+/// was found `before` is taken over where the functions are the same, and only the holders are looked for.
+pub fn observe_rest(machine: &dyn Machine, told: &[Bdf], before: Vec<Card>) -> Vec<Card> {
+    let (functions, _) = functions(machine);
+    let rest: Vec<Function> = functions
+        .into_iter()
+        .filter(|function| function.id.vendor == PciId::NVIDIA && !told.iter().any(|bdf| bdf.same_slot(&function.bdf)))
+        .collect();
+    let now = rest.iter().filter(|function| display(function));
+    let mut cards = if now
+        .map(|it| (it.bdf, &it.id, &it.driver))
+        .eq(before.iter().map(|it| (it.identity.bdf, &it.identity.id, &it.driver)))
+    {
+        before
+    } else {
+        let mut cards = cards(machine, &rest, None);
+        names::give(machine, &mut cards);
+        cards
+    };
+    holder::find(machine, &mut cards);
+    cards
+}
+
 /// Whether NVML can be asked and wakes no card; else why not.
 pub fn awake(machine: &dyn Machine) -> Seen<()> {
     sleeper(machine, &functions(machine).0).map_or(Seen::Is(()), Seen::Unreadable)

@@ -1,5 +1,6 @@
 //! One look at all cards and at who uses them: what `top`, the exporter and the page are made of.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use gpu::Holder;
@@ -34,6 +35,8 @@ pub struct CardNow {
     pub gpu: NvmlGpu,
     /// Absent and unreadable as NVML's list of them.
     pub processes: Seen<Vec<ProcessNow>>,
+    /// How often each Xid came since the sampler was opened.
+    pub xids: BTreeMap<u64, u64>,
 }
 
 /// A process on a card, with whose it is.

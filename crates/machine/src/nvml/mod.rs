@@ -26,14 +26,17 @@ pub enum Depth {
     Plain,
     /// All topics: some milliseconds a card, and 40 for the throughput of its link.
     All,
+    /// For who asks each second ([`Watch`]): all topics but the link's throughput. What a card is is asked once; errors by place,
+    /// NVLink and the board are at most a minute old.
+    Now,
 }
 
-/// NVML's report. With [`Depth::All`], a machine that answers only the plain question (an older capture) gives that.
+/// NVML's report. With [`Depth::All`] and [`Depth::Now`], a machine that answers only the plain question (an older capture) gives that.
 pub fn ask(machine: &dyn Machine, depth: Depth) -> Seen<NvmlReport> {
     let plain = || report(machine.ask(&Question::Nvml));
     match depth {
         Depth::Plain => plain(),
-        Depth::All => match report(machine.ask(&Question::NvmlAll)) {
+        Depth::All | Depth::Now => match report(machine.ask(&Question::NvmlAll)) {
             Seen::Absent | Seen::Unreadable(Reason::NotCaptured) => plain(),
             seen => seen,
         },

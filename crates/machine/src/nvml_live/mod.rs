@@ -6,9 +6,10 @@ mod topics;
 pub(crate) mod vigil;
 pub(crate) mod watch;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cuda::nvml::{Calls, NvmlCode};
 use model::{Reason, Seen};
@@ -168,6 +169,11 @@ impl Session {
 
     /// The head and each card, as they are known. Stops where nobody listens.
     pub(crate) fn tell(&self, depth: Depth, tell: &mpsc::Sender<Told>) {
+        self.tell_again(depth, &mut Known::default(), tell);
+    }
+
+    /// As [`Session::tell`], where this session told before.
+    pub(crate) fn tell_again(&self, depth: Depth, known: &mut Known, tell: &mpsc::Sender<Told>) {
         let nvml = &self.nvml;
         let count = match nvml.device_count() {
             Ok(count) => count,
@@ -183,7 +189,7 @@ impl Session {
             }),
             confidential: match depth {
                 Depth::Plain => Seen::Absent,
-                Depth::All => said(self.calls.confidential()).map(topics::confidential),
+                Depth::All | Depth::Now => said(self.calls.confidential()).map(topics::confidential),
             },
             gpus: Vec::new(),
         };
@@ -192,22 +198,68 @@ impl Session {
         }
         for index in 0..count {
             let gpu = match nvml.device_by_index(index) {
-                Ok(device) => {
-                    let mut gpu = plain::one(index, &device, &self.calls);
-                    if depth == Depth::All {
-                        topics::add(&mut gpu, &plain::own(&device, &self.calls), driver_version.get());
-                    }
-                    gpu
-                }
+                Ok(device) => self.card(index, &device, depth, known, driver_version.get()),
                 // A card that fell off the bus is still one that is there, of which nothing can be seen.
-                Err(error) => lost(index, &reason(&error)),
+                Err(error) => known.lost(index, &reason(&error)),
             };
             if tell.send(Told::Gpu(Box::new(gpu))).is_err() {
                 return;
             }
         }
     }
+
+    fn card(
+        &self,
+        index: u32,
+        device: &nvml_wrapper::Device<'_>,
+        depth: Depth,
+        known: &mut Known,
+        driver: Option<&String>,
+    ) -> NvmlGpu {
+        let own = plain::own(device, &self.calls);
+        if depth == Depth::Now
+            && let Some((gpu, _)) = known.0.get(&index).filter(|(_, asked)| asked.elapsed() < STALE)
+        {
+            let mut gpu = gpu.clone();
+            plain::now(&mut gpu, device, &self.calls);
+            if let Some(reason) = gone(&gpu) {
+                return known.lost(index, &reason);
+            }
+            topics::again(&mut gpu, &own, driver);
+            return gpu;
+        }
+        let mut gpu = plain::one(index, device, &self.calls);
+        if depth != Depth::Plain {
+            topics::add(&mut gpu, &own, driver, depth == Depth::All);
+        }
+        if depth == Depth::Now && gpu.uuid.is_there() {
+            known.0.insert(index, (gpu.clone(), Instant::now()));
+        }
+        gpu
+    }
 }
+
+/// Of a card that answered before: it fell off the bus since, or wants a reset.
+fn gone(gpu: &NvmlGpu) -> Option<Reason> {
+    let says = |reason: &&Reason| matches!(reason, Reason::Other(text) if text == LOST || text == RESET);
+    gpu.memory_used.unreadable().filter(says).cloned()
+}
+
+/// What one session knows of its cards, and since when: NVML's indexes stay for as long as it is open.
+#[derive(Default)]
+pub(crate) struct Known(BTreeMap<u32, (NvmlGpu, Instant)>);
+
+impl Known {
+    /// Which card it is that is lost is still known.
+    fn lost(&self, index: u32, reason: &Reason) -> NvmlGpu {
+        let gpu = lost(index, reason);
+        let Some((before, _)) = self.0.get(&index).cloned() else { return gpu };
+        NvmlGpu { bus_id: before.bus_id, uuid: before.uuid, minor: before.minor, ..gpu }
+    }
+}
+
+/// After so long all topics are asked again.
+const STALE: Duration = Duration::from_secs(60);
 
 /// NVML's answer as an observation: what the card or this driver does not have is absent.
 fn seen<T>(result: Result<T, NvmlError>) -> Seen<T> {

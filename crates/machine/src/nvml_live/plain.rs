@@ -22,18 +22,17 @@ pub(super) fn own<'a>(device: &'a Device<'_>, calls: &'a Calls) -> Own<'a> {
     unsafe { calls.device(device.handle().cast()) }
 }
 
+/// All that is asked always.
 pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
-    let own = own(device, calls);
+    let mut gpu = identity(index, device, calls);
+    now(&mut gpu, device, calls);
+    gpu
+}
+
+/// What stays as it is for as long as NVML is open.
+fn identity(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
     let pci = seen(device.pci_info());
-    let memory = seen(device.memory_info());
-    // Drivers before 510 have the first form alone, which does not tell what is reserved.
-    let old = if matches!(memory, Seen::Absent) { said(own.memory()) } else { Seen::Absent };
-    let utilization = seen(device.utilization_rates());
-    let mig = said(own.mig_mode());
-    let ecc = said(own.ecc_mode());
-    let bar1 = said(own.bar1());
     NvmlGpu {
-        index,
         bus_id: pci.as_ref().map(|pci| pci.bus_id.clone()),
         pci_device_id: pci.as_ref().map(|pci| pci.pci_device_id),
         pci_subsystem_id: pci.and_then(|pci| pci.pci_sub_system_id.into()),
@@ -49,58 +48,9 @@ pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
         brand: seen(device.brand()).and_then(|known| brand(&known)),
         compute_capability: seen(device.cuda_compute_capability()).map(|version| (version.major, version.minor)),
         virtualization: seen(device.virtualization_mode()).map(|mode| virtualization(&mode).into()),
-        memory_total: newest(memory.as_ref().map(|memory| memory.total), || old.as_ref().map(|memory| memory.total)),
-        memory_used: newest(memory.as_ref().map(|memory| memory.used), || old.as_ref().map(|memory| memory.used)),
-        memory_free: newest(memory.as_ref().map(|memory| memory.free), || old.as_ref().map(|memory| memory.free)),
-        memory_reserved: memory.map(|memory| memory.reserved),
-        bar1_total: bar1.as_ref().map(|bar| bar.bar1Total),
-        bar1_used: bar1.as_ref().map(|bar| bar.bar1Used),
-        bar1_free: bar1.map(|bar| bar.bar1Free),
-        utilization_gpu: utilization.as_ref().map(|use_of| use_of.gpu),
-        utilization_memory: utilization.map(|use_of| use_of.memory),
-        utilization_encoder: seen(device.encoder_utilization()).map(|use_of| use_of.utilization),
-        utilization_decoder: seen(device.decoder_utilization()).map(|use_of| use_of.utilization),
-        temperature: seen(device.temperature(TemperatureSensor::Gpu)),
-        // A passively cooled card has no fan 0; an H100 calls that an invalid argument (seen with driver 580).
-        fan: match device.fan_speed(0) {
-            Err(NvmlError::InvalidArg) => Seen::Absent,
-            speed => seen(speed),
-        },
-        power_draw: seen(device.power_usage()),
-        // What is enforced counts the card's own and outside limits; some cards tell only one of the two.
-        power_limit: match seen(device.enforced_power_limit()) {
-            Seen::Is(limit) => Seen::Is(limit),
-            _ => seen(device.power_management_limit()),
-        },
-        pstate: seen(device.performance_state()).map(|state| state.as_c()).and_then(|state| match state {
-            0..=15 => Seen::Is(state),
-            _ => Seen::Absent,
-        }),
-        persistence: seen(device.is_in_persistent_mode()),
-        display_active: seen(device.is_display_active()),
-        compute_mode: seen(device.compute_mode()).map(|mode| compute_mode(&mode).into()),
-        ecc_enabled: ecc.as_ref().map(|(now, _)| *now != 0),
-        ecc_uncorrected_volatile: seen(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)),
-        mig_enabled: mig.as_ref().map(|(now, _)| *now != 0),
-        clock_graphics: seen(device.clock_info(Clock::Graphics)),
-        clock_sm: seen(device.clock_info(Clock::SM)),
-        clock_memory: seen(device.clock_info(Clock::Memory)),
-        clock_video: seen(device.clock_info(Clock::Video)),
-        pcie_gen_current: seen(device.current_pcie_link_gen()),
+        bar1_total: said(own(device, calls).bar1()).map(|bar| bar.bar1Total),
         pcie_gen_max: seen(device.max_pcie_link_gen()),
-        pcie_width_current: seen(device.current_pcie_link_width()),
         pcie_width_max: seen(device.max_pcie_link_width()),
-        encoder_sessions: seen(device.encoder_stats()).map(|stats| stats.session_count),
-        processes: processes(
-            newest(seen(device.running_compute_processes()), || seen(device.running_compute_processes_v2())),
-            newest(seen(device.running_graphics_processes()), || seen(device.running_graphics_processes_v2())),
-            own.mps_processes().unwrap_or_default(),
-        ),
-        health: Seen::Is(Box::new(health(
-            &own,
-            mig.map(|(_, pending)| pending != 0),
-            ecc.map(|(_, pending)| pending != 0),
-        ))),
         board: not_asked(),
         errors: not_asked(),
         clocks: not_asked(),
@@ -110,7 +60,66 @@ pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
         engines: not_asked(),
         nvlink: not_asked(),
         mig: not_asked(),
+        ..NvmlGpu::blank(index)
     }
+}
+
+/// What changes, into a card whose identity is known.
+pub(super) fn now(gpu: &mut NvmlGpu, device: &Device<'_>, calls: &Calls) {
+    let own = own(device, calls);
+    let memory = seen(device.memory_info());
+    // Drivers before 510 have the first form alone, which does not tell what is reserved.
+    let old = if matches!(memory, Seen::Absent) { said(own.memory()) } else { Seen::Absent };
+    gpu.memory_total = newest(memory.as_ref().map(|memory| memory.total), || old.as_ref().map(|memory| memory.total));
+    gpu.memory_used = newest(memory.as_ref().map(|memory| memory.used), || old.as_ref().map(|memory| memory.used));
+    gpu.memory_free = newest(memory.as_ref().map(|memory| memory.free), || old.as_ref().map(|memory| memory.free));
+    gpu.memory_reserved = memory.map(|memory| memory.reserved);
+    let bar1 = said(own.bar1());
+    gpu.bar1_used = bar1.as_ref().map(|bar| bar.bar1Used);
+    gpu.bar1_free = bar1.map(|bar| bar.bar1Free);
+    let utilization = seen(device.utilization_rates());
+    gpu.utilization_gpu = utilization.as_ref().map(|use_of| use_of.gpu);
+    gpu.utilization_memory = utilization.map(|use_of| use_of.memory);
+    gpu.utilization_encoder = seen(device.encoder_utilization()).map(|use_of| use_of.utilization);
+    gpu.utilization_decoder = seen(device.decoder_utilization()).map(|use_of| use_of.utilization);
+    gpu.temperature = seen(device.temperature(TemperatureSensor::Gpu));
+    // A passively cooled card has no fan 0; an H100 calls that an invalid argument (seen with driver 580).
+    gpu.fan = match device.fan_speed(0) {
+        Err(NvmlError::InvalidArg) => Seen::Absent,
+        speed => seen(speed),
+    };
+    gpu.power_draw = seen(device.power_usage());
+    // What is enforced counts the card's own and outside limits; some cards tell only one of the two.
+    gpu.power_limit = match seen(device.enforced_power_limit()) {
+        Seen::Is(limit) => Seen::Is(limit),
+        _ => seen(device.power_management_limit()),
+    };
+    gpu.pstate = seen(device.performance_state()).map(|state| state.as_c()).and_then(|state| match state {
+        0..=15 => Seen::Is(state),
+        _ => Seen::Absent,
+    });
+    gpu.persistence = seen(device.is_in_persistent_mode());
+    gpu.display_active = seen(device.is_display_active());
+    gpu.compute_mode = seen(device.compute_mode()).map(|mode| compute_mode(&mode).into());
+    let ecc = said(own.ecc_mode());
+    gpu.ecc_enabled = ecc.as_ref().map(|(now, _)| *now != 0);
+    gpu.ecc_uncorrected_volatile = seen(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile));
+    let mig = said(own.mig_mode());
+    gpu.mig_enabled = mig.as_ref().map(|(now, _)| *now != 0);
+    gpu.clock_graphics = seen(device.clock_info(Clock::Graphics));
+    gpu.clock_sm = seen(device.clock_info(Clock::SM));
+    gpu.clock_memory = seen(device.clock_info(Clock::Memory));
+    gpu.clock_video = seen(device.clock_info(Clock::Video));
+    gpu.pcie_gen_current = seen(device.current_pcie_link_gen());
+    gpu.pcie_width_current = seen(device.current_pcie_link_width());
+    gpu.encoder_sessions = seen(device.encoder_stats()).map(|stats| stats.session_count);
+    gpu.processes = processes(
+        newest(seen(device.running_compute_processes()), || seen(device.running_compute_processes_v2())),
+        newest(seen(device.running_graphics_processes()), || seen(device.running_graphics_processes_v2())),
+        own.mps_processes().unwrap_or_default(),
+    );
+    let pending = |mode: Seen<(u32, u32)>| mode.map(|(_, pending)| pending != 0);
+    gpu.health = Seen::Is(Box::new(health(&own, pending(mig), pending(ecc))));
 }
 
 /// The first answer, or where the driver has not that form of the call the second.

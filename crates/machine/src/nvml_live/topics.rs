@@ -1,7 +1,7 @@
 //! What is asked of a card only where it is shown.
 
 use cuda::nvml::{Device, Platform};
-use model::Seen;
+use model::{Reason, Seen};
 
 use super::plain::{field, newest};
 use super::{mig, said};
@@ -13,12 +13,16 @@ use crate::nvml::{
 /// How far back the driver is asked for processes' samples: it keeps some seconds.
 const SAMPLES: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// All topics of a card.
-pub(super) fn add(gpu: &mut NvmlGpu, own: &Device<'_>, driver: Option<&String>) {
+/// All topics of a card. Without `throughput` the link is not measured, which takes 20 ms a direction.
+pub(super) fn add(gpu: &mut NvmlGpu, own: &Device<'_>, driver: Option<&String>, throughput: bool) {
     let is = |cut: &Seen<bool>| cut.get() == Some(&true);
     gpu.board = Seen::Is(Box::new(board(own)));
     gpu.errors = Seen::Is(Box::new(errors(own)));
-    let (clocks, power, heat, pcie) = measured(own, driver);
+    let (clocks, power, heat, mut pcie) = measured(own, driver);
+    if throughput {
+        pcie.sent = said(own.pcie_throughput(0));
+        pcie.received = said(own.pcie_throughput(1));
+    }
     gpu.clocks = Seen::Is(Box::new(clocks));
     gpu.power = Seen::Is(Box::new(power));
     gpu.heat = Seen::Is(Box::new(heat));
@@ -26,6 +30,32 @@ pub(super) fn add(gpu: &mut NvmlGpu, own: &Device<'_>, driver: Option<&String>) 
     gpu.engines = Seen::Is(Box::new(engines(own)));
     gpu.nvlink = Seen::Is(Box::new(links(own)));
     gpu.mig = Seen::Is(Box::new(mig::mig(own, is(&gpu.mig_enabled))));
+    uses(gpu, own);
+}
+
+/// What of the topics changes from second to second, in one call for most of it; the rest stays as it was.
+pub(super) fn again(gpu: &mut NvmlGpu, own: &Device<'_>, driver: Option<&String>) {
+    let fields = fields(own, driver);
+    if let Seen::Is(clocks) = &mut gpu.clocks {
+        fields.held(clocks);
+    }
+    if let Seen::Is(power) = &mut gpu.power {
+        fields.drawn(power);
+        power.energy = said(own.energy());
+    }
+    if let Seen::Is(heat) = &mut gpu.heat {
+        fields.degrees(heat);
+        heat.margin = said(own.margin());
+        heat.fans = said(own.fans()).map(|count| (0..count.min(16)).filter_map(|fan| own.fan(fan).ok()).collect());
+    }
+    if let Seen::Is(pcie) = &mut gpu.pcie {
+        pcie.replays = newest(said(own.pcie_replays()), || fields.small(1));
+        pcie.replay_rollovers = fields.small(2);
+    }
+    gpu.engines = Seen::Is(Box::new(engines(own)));
+    if gpu.mig_enabled.get() == Some(&true) {
+        gpu.mig = Seen::Is(Box::new(mig::mig(own, true)));
+    }
     uses(gpu, own);
 }
 
@@ -185,16 +215,58 @@ fn reason_fields(driver: Option<&String>) -> [(u32, u32); 3] {
     [first, first + 1, first + 2].map(|id| (id, 0))
 }
 
-fn measured(own: &Device<'_>, driver: Option<&String>) -> (NvmlClocks, NvmlPower, NvmlHeat, NvmlPcie) {
+struct Fields(Result<Vec<Result<i64, cuda::nvml::NvmlCode>>, cuda::nvml::NvmlCode>);
+
+fn fields(own: &Device<'_>, driver: Option<&String>) -> Fields {
     let mut ids = FIELDS.to_vec();
     ids.extend(reason_fields(driver));
-    let fields = own.fields(&ids);
-    let at = |n: usize| field(&fields, n);
-    let small = |n: usize| at(n).map(|number| u32::try_from(number).unwrap_or(0));
-    let signed = |n: usize| at(n).map(|number| i32::try_from(number).unwrap_or(0));
-    let microseconds = |n: usize| at(n).map(|ns| u64::try_from(ns).unwrap_or(0) / 1000);
+    Fields(own.fields(&ids))
+}
+
+impl Fields {
+    fn small(&self, n: usize) -> Seen<u32> {
+        field(&self.0, n).map(|number| u32::try_from(number).unwrap_or(0))
+    }
+
+    fn signed(&self, n: usize) -> Seen<i32> {
+        field(&self.0, n).map(|number| i32::try_from(number).unwrap_or(0))
+    }
+
+    fn microseconds(&self, n: usize) -> Seen<u64> {
+        field(&self.0, n).map(|ns| u64::try_from(ns).unwrap_or(0) / 1000)
+    }
+
+    fn held(&self, clocks: &mut NvmlClocks) {
+        clocks.held_sw_power_cap = self.microseconds(11);
+        clocks.held_sync_boost = self.microseconds(12);
+        clocks.held_sw_thermal = self.microseconds(21);
+        clocks.held_hw_thermal = self.microseconds(22);
+        clocks.held_hw_power_brake = self.microseconds(23);
+    }
+
+    fn drawn(&self, power: &mut NvmlPower) {
+        power.average = self.small(3);
+        power.instant = self.small(4);
+        power.memory_average = self.small(5);
+        power.memory_instant = self.small(6);
+        power.module.average = self.small(13);
+        power.module.instant = self.small(14);
+    }
+
+    fn degrees(&self, heat: &mut NvmlHeat) {
+        heat.memory = self.small(0);
+        heat.margin_shutdown = self.signed(7);
+        heat.margin_slowdown = self.signed(8);
+        heat.margin_memory_max = self.signed(9);
+        heat.margin_gpu_max = self.signed(10);
+    }
+}
+
+fn measured(own: &Device<'_>, driver: Option<&String>) -> (NvmlClocks, NvmlPower, NvmlHeat, NvmlPcie) {
+    let fields = fields(own, driver);
+    let small = |n: usize| fields.small(n);
     let boost = said(own.auto_boost());
-    let clocks = NvmlClocks {
+    let mut clocks = NvmlClocks {
         max_graphics: said(own.clock_max(0)),
         max_sm: said(own.clock_max(1)),
         max_memory: said(own.clock_max(2)),
@@ -206,57 +278,49 @@ fn measured(own: &Device<'_>, driver: Option<&String>) -> (NvmlClocks, NvmlPower
         boost_max_graphics: said(own.clock_boost_max(0)),
         auto_boost: boost.map(|(now, default)| (now != 0, default != 0)),
         reasons_supported: newest(said(own.supported_event_reasons()), || said(own.supported_throttle_reasons())),
-        held_sw_power_cap: microseconds(11),
-        held_sync_boost: microseconds(12),
-        held_sw_thermal: microseconds(21),
-        held_hw_thermal: microseconds(22),
-        held_hw_power_brake: microseconds(23),
         supported: said(own.supported_memory_clocks()).map(|memory| {
             let with = |clock: u32| Some((clock, own.supported_graphics_clocks(clock).ok()?));
             memory.into_iter().filter_map(with).collect()
         }),
+        ..NvmlClocks::default()
     };
+    fields.held(&mut clocks);
     let range = said(own.power_limit_range());
-    let power = NvmlPower {
+    let mut power = NvmlPower {
         managed: said(own.power_mode()).map(|mode| mode != 0),
-        average: small(3),
-        instant: small(4),
         enforced: said(own.power_limit_enforced()),
         requested: newest(small(20), || said(own.power_limit())),
         default: said(own.power_limit_default()),
         min: range.as_ref().map(|it| it.0),
         max: range.map(|it| it.1),
-        memory_average: small(5),
-        memory_instant: small(6),
         module: NvmlModulePower {
-            average: small(13),
-            instant: small(14),
             enforced: small(15),
             requested: small(16),
             default: small(17),
             min: small(18),
             max: small(19),
+            ..NvmlModulePower::default()
         },
         energy: said(own.energy()),
+        ..NvmlPower::default()
     };
-    let heat = NvmlHeat {
-        memory: small(0),
+    fields.drawn(&mut power);
+    let mut heat = NvmlHeat {
         margin: said(own.margin()),
         shutdown: said(own.threshold(0)),
         slowdown: said(own.threshold(1)),
         memory_max: said(own.threshold(2)),
         gpu_max: said(own.threshold(3)),
-        margin_shutdown: signed(7),
-        margin_slowdown: signed(8),
-        margin_memory_max: signed(9),
-        margin_gpu_max: signed(10),
         fans: said(own.fans()).map(|count| (0..count.min(16)).filter_map(|fan| own.fan(fan).ok()).collect()),
+        ..NvmlHeat::default()
     };
+    fields.degrees(&mut heat);
+    let not_asked = || Seen::Unreadable(Reason::Other("not asked".into()));
     let pcie = NvmlPcie {
         replays: newest(said(own.pcie_replays()), || small(1)),
         replay_rollovers: small(2),
-        sent: said(own.pcie_throughput(0)),
-        received: said(own.pcie_throughput(1)),
+        sent: not_asked(),
+        received: not_asked(),
         host_gen_max: Seen::Absent,
     };
     (clocks, power, heat, pcie)

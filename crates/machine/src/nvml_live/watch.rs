@@ -7,7 +7,7 @@ use std::time::Duration;
 use cuda::nvml::EventSet;
 use model::{Reason, Seen};
 
-use super::{LIMIT, Session, Told, collect, may_ask, name_processes, places, plain};
+use super::{Known, LIMIT, Session, Told, collect, may_ask, name_processes, places, plain};
 use crate::Machine;
 use crate::nvml::{Depth, NvmlReport};
 
@@ -24,7 +24,7 @@ const WAIT: u32 = 200;
 
 /// An open conversation.
 pub struct Watch {
-    ticks: mpsc::Sender<()>,
+    ticks: mpsc::Sender<Depth>,
     told: mpsc::Receiver<Told>,
     xids: mpsc::Receiver<Xid>,
     /// Since a call hung: nothing more is asked until it comes back.
@@ -39,7 +39,7 @@ impl Watch {
     pub fn open(machine: &dyn Machine) -> Seen<Watch> {
         let may = may_ask(machine);
         may.and_then(|()| {
-            let (ticks, wanted) = mpsc::channel::<()>();
+            let (ticks, wanted) = mpsc::channel::<Depth>();
             let (tell, told) = mpsc::channel();
             let (report, xids) = mpsc::channel();
             let (opened, ready) = mpsc::channel();
@@ -53,8 +53,9 @@ impl Watch {
                 let stop = AtomicBool::new(false);
                 std::thread::scope(|scope| {
                     scope.spawn(|| session.listen(&report, &stop));
-                    while wanted.recv().is_ok() {
-                        session.tell(Depth::All, &tell);
+                    let mut known = Known::default();
+                    while let Ok(depth) = wanted.recv() {
+                        session.tell_again(depth, &mut known, &tell);
                     }
                     stop.store(true, Ordering::Relaxed);
                 });
@@ -72,6 +73,14 @@ impl Watch {
     /// The report of now. A card whose calls hang is said after some seconds, and from then on at once until the driver
     /// answers again.
     pub fn report(&mut self, machine: &dyn Machine) -> Seen<NvmlReport> {
+        self.at(Depth::All).map(|mut report| {
+            name_processes(machine, &mut report);
+            report
+        })
+    }
+
+    /// As [`Watch::report`], this deep. Processes have numbers and no names: who asks each second knows most of them.
+    pub fn at(&mut self, depth: Depth) -> Seen<NvmlReport> {
         if self.hung {
             // What came late is of the past; the thread is free again when the channel is empty and it answers a tick.
             if self.told.try_recv().is_err() {
@@ -80,7 +89,7 @@ impl Watch {
             while self.told.recv_timeout(Duration::from_millis(500)).is_ok() {}
             self.hung = false;
         }
-        if self.ticks.send(()).is_err() {
+        if self.ticks.send(depth).is_err() {
             return Seen::Unreadable(Reason::Other("the driver's reader failed".into()));
         }
         let seen = collect(&self.told, LIMIT);
@@ -88,10 +97,12 @@ impl Watch {
             report.gpus.iter().any(|gpu| gpu.name.unreadable().is_some_and(|why| why.to_string().contains("hangs at")))
         };
         self.hung = seen.unreadable() == Some(&Reason::TimedOut) || seen.get().is_some_and(hangs);
-        seen.map(|mut report| {
-            name_processes(machine, &mut report);
-            report
-        })
+        seen
+    }
+
+    /// The Xids that came since this was asked last.
+    pub fn xids(&self) -> Vec<Xid> {
+        self.xids.try_iter().collect()
     }
 
     /// The next Xid within this time; None: none came.
