@@ -1,13 +1,13 @@
 //! Who has each card now: a VM, processes of this machine, containers, pods, or nobody. Never a false "nobody":
 //! what could not be looked at makes the answer `Unknown`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use machine::{KubeList, Machine, MachineExt as _, Question};
+use machine::{Machine, MachineExt as _};
 use model::Seen;
 
-use crate::attribution::{Engine, OwnedBy};
-use crate::cgroup::{self, Owner};
+use crate::attribution::{self, OwnedBy};
+use crate::naming::Names;
 use crate::processes::Processes;
 use crate::vms::{self, Vms};
 use crate::{Card, Holder, driver};
@@ -124,13 +124,12 @@ fn owners(machine: &dyn Machine, processes: &Processes<'_>, pids: &BTreeSet<u32>
     let mut plain = Vec::new();
     let mut names = Names::default();
     for pid in pids {
-        let text = machine.text(&format!("/proc/{pid}/cgroup")).is().unwrap_or_default();
-        match cgroup::owner(&text) {
-            Some(Owner::Pod { uid, .. }) => pods.insert(names.pod(machine, &uid)),
-            Some(Owner::Container(id)) => containers.insert(names.container(machine, &id)),
-            Some(Owner::System(name)) => containers.insert(format!("CT {name}")),
-            Some(Owner::Vm(_)) => machines.insert(vms::label(&processes.command(*pid), *pid)),
-            None => {
+        let owner = attribution::whose(machine, &mut names, *pid).owner;
+        match &owner {
+            OwnedBy::Pod { .. } => pods.insert(owner.label()),
+            OwnedBy::Container { .. } | OwnedBy::System { .. } => containers.insert(owner.label()),
+            OwnedBy::Vm { .. } => machines.insert(owner.label()),
+            OwnedBy::Process | OwnedBy::Unit { .. } | OwnedBy::Hidden => {
                 plain.push(processes.label(*pid));
                 true
             }
@@ -143,95 +142,4 @@ fn owners(machine: &dyn Machine, processes: &Processes<'_>, pids: &BTreeSet<u32>
         (_, _, false) => Holder::Vm(list(machines)),
         _ => Holder::Host(plain),
     }
-}
-
-/// Names for ids, from files that need no engine, then from the cluster: looked up once, when first asked.
-#[derive(Default)]
-pub(crate) struct Names {
-    logs: Option<BTreeMap<String, String>>,
-    cluster: Option<BTreeMap<String, String>>,
-    podman: Option<BTreeMap<String, String>>,
-}
-
-impl Names {
-    pub(crate) fn owner(&mut self, machine: &dyn Machine, cgroup: &str, arguments: &[String]) -> OwnedBy {
-        match cgroup::owner(cgroup) {
-            Some(Owner::Pod { uid, container }) => {
-                let name = self.pod(machine, &uid);
-                let (namespace, pod) = name.split_once('/').map(|(n, p)| (n.to_owned(), p.to_owned())).unzip();
-                OwnedBy::Pod { uid, namespace, pod, container: None, id: container }
-            }
-            Some(Owner::Container(id)) => {
-                let name = Some(self.container(machine, &id));
-                OwnedBy::Container { engine: Engine::Unknown, id, name, image: None, user: None }
-            }
-            Some(Owner::System(name)) => OwnedBy::System { name, title: None },
-            Some(Owner::Vm(id)) => OwnedBy::Vm { name: Some(vms::label(arguments, 0)), id },
-            None => match cgroup::unit(cgroup) {
-                Some(unit) => OwnedBy::Unit { unit, user: None },
-                None => OwnedBy::Process,
-            },
-        }
-    }
-
-    pub(crate) fn pod(&mut self, machine: &dyn Machine, uid: &str) -> String {
-        let logs = self.logs.get_or_insert_with(|| logged_pods(machine));
-        if let Some(name) = logs.get(uid) {
-            return name.clone();
-        }
-        let cluster = self.cluster.get_or_insert_with(|| cluster_pods(machine));
-        cluster.get(uid).cloned().unwrap_or_else(|| format!("with UID {uid}"))
-    }
-
-    pub(crate) fn container(&mut self, machine: &dyn Machine, id: &str) -> String {
-        self.docker(machine, id).or_else(|| self.podman(machine, id)).unwrap_or_else(|| match id.get(..12) {
-            Some(short) if id.len() == 64 => short.to_owned(),
-            _ => id.to_owned(),
-        })
-    }
-
-    fn docker(&self, machine: &dyn Machine, id: &str) -> Option<String> {
-        let bytes = machine.read(&format!("/var/lib/docker/containers/{id}/config.v2.json")).is()?;
-        let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-        Some(config.get("Name")?.as_str()?.trim_start_matches('/').to_owned())
-    }
-
-    fn podman(&mut self, machine: &dyn Machine, id: &str) -> Option<String> {
-        let known = self.podman.get_or_insert_with(|| {
-            let bytes = machine.read("/var/lib/containers/storage/overlay-containers/containers.json").is();
-            let list: serde_json::Value = bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
-            let all = list.as_array().into_iter().flatten().filter_map(|container| {
-                let name = container.get("names")?.get(0)?.as_str()?;
-                Some((container.get("id")?.as_str()?.to_owned(), name.to_owned()))
-            });
-            all.collect()
-        });
-        known.get(id).cloned()
-    }
-}
-
-/// The kubelet names a pod's log directory `NAMESPACE_POD_UID`.
-fn logged_pods(machine: &dyn Machine) -> BTreeMap<String, String> {
-    let dirs = machine.names("/var/log/pods");
-    let parts = dirs.iter().filter_map(|dir| {
-        let (namespace, rest) = dir.split_once('_')?;
-        let (pod, uid) = rest.rsplit_once('_')?;
-        Some((uid.to_owned(), format!("{namespace}/{pod}")))
-    });
-    parts.collect()
-}
-
-/// By the API server. A static pod's cgroup has the hash of its manifest for a UID, which its mirror pod carries as
-/// annotation `kubernetes.io/config.hash`.
-fn cluster_pods(machine: &dyn Machine) -> BTreeMap<String, String> {
-    let mut pods = BTreeMap::new();
-    let Seen::Is(answer) = machine.ask(&Question::Kube(KubeList::Pods)) else { return pods };
-    let list = answer.json().and_then(|list| list.get("items")?.as_array());
-    for meta in list.into_iter().flatten().filter_map(|item| item.get("metadata")) {
-        let text = |pointer: &str| meta.pointer(pointer).and_then(serde_json::Value::as_str);
-        let (Some(namespace), Some(name)) = (text("/namespace"), text("/name")) else { continue };
-        let uids = [text("/uid"), text("/annotations/kubernetes.io~1config.hash")];
-        pods.extend(uids.into_iter().flatten().map(|uid| (uid.to_owned(), format!("{namespace}/{name}"))));
-    }
-    pods
 }

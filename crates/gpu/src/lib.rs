@@ -3,7 +3,7 @@
 mod arch;
 pub mod attribution;
 pub mod branch;
-pub mod cgroup;
+mod cgroup;
 pub mod chips;
 pub mod codecs;
 mod driver;
@@ -13,6 +13,7 @@ mod holder;
 mod inventory;
 pub mod mig;
 mod names;
+mod naming;
 mod observe;
 mod processes;
 pub mod promises;

@@ -7,10 +7,11 @@ use machine::{Machine, MachineExt as _};
 use model::{Bdf, Evidence, Seen, Source};
 use serde::Serialize;
 
-use crate::cgroup::{self, Owner};
-use crate::holder::{Names, is_vfio, nvidia_nodes};
+use crate::attribution::{self, OwnedBy};
+use crate::cgroup;
+use crate::holder::{is_vfio, nvidia_nodes};
+use crate::naming::Names;
 use crate::processes::Processes;
-use crate::vms;
 use crate::{Card, Holder, Inventory};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -132,22 +133,20 @@ fn user(
     nodes: &BTreeSet<String>,
 ) -> User {
     let stat = machine.text(&format!("/proc/{pid}/stat")).is().unwrap_or_default();
-    // The name stands in brackets and may hold any character; field 22 is the twentieth after it.
-    let started = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.trim().parse().ok());
+    let started = attribution::stat_of(&stat).map(|(_, started)| started);
     let name = machine.value(&format!("/proc/{pid}/comm")).is().unwrap_or_default();
-    let cgroup = machine.text(&format!("/proc/{pid}/cgroup")).is().unwrap_or_default();
-    let who = match cgroup::owner(&cgroup) {
-        Some(Owner::Pod { uid, .. }) => Who::Pod(names.pod(machine, &uid)),
-        Some(Owner::Container(id)) => Who::Container(names.container(machine, &id)),
-        Some(Owner::System(name)) => Who::SystemContainer(name),
-        Some(Owner::Vm(_)) => Who::Vm(vms::label(&processes.command(pid), pid)),
-        None => match cgroup::unit(&cgroup) {
-            Some(unit) if desktop.is(&unit) => Who::Desktop(unit),
-            Some(unit) => Who::Unit(unit),
-            None => match &desktop.unit {
-                Some(unit) if draws(&name) => Who::Desktop(unit.clone()),
-                _ => Who::Process,
-            },
+    let owner = attribution::whose(machine, names, pid).owner;
+    let who = match owner {
+        OwnedBy::Pod { .. } => Who::Pod(owner.label()),
+        OwnedBy::Container { .. } => Who::Container(owner.label()),
+        OwnedBy::System { name, .. } => Who::SystemContainer(name),
+        OwnedBy::Vm { .. } => Who::Vm(owner.label()),
+        OwnedBy::Unit { unit, user: None } if desktop.is(&unit) => Who::Desktop(unit),
+        OwnedBy::Unit { unit, user: None } => Who::Unit(unit),
+        // A user's units are his manager's and not ours to stop.
+        OwnedBy::Unit { .. } | OwnedBy::Process | OwnedBy::Hidden => match &desktop.unit {
+            Some(unit) if draws(&name) => Who::Desktop(unit.clone()),
+            _ => Who::Process,
         },
     };
     let opened = processes.nodes_of(pid).into_iter().filter(|node| nodes.contains(node)).collect();
@@ -185,7 +184,7 @@ impl Desktop {
         let unit = machine.link_name("/etc/systemd/system/display-manager.service").is().filter(|unit| {
             let runs = |pid: &u32| {
                 let cgroup = machine.text(&format!("/proc/{pid}/cgroup")).is().unwrap_or_default();
-                cgroup::unit(&cgroup).as_deref() == Some(unit)
+                cgroup::place(&cgroup).unit.as_deref() == Some(unit)
             };
             processes.pids().iter().any(runs)
         });

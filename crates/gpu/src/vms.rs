@@ -126,20 +126,32 @@ pub(crate) fn is_vmm(arguments: &[String]) -> bool {
     program == "kvm" || program.starts_with("qemu") || program.starts_with("cloud-hypervisor") || program == "crosvm"
 }
 
-/// "100 (media)" from `-id 100 -name media,debug-threads=on` or libvirt's `-name guest=media,…`.
-pub(crate) fn label(arguments: &[String], pid: u32) -> String {
-    let after = |flag: &str| {
-        let at = arguments.iter().position(|argument| argument == flag)?;
-        arguments.get(at + 1).map(String::as_str)
-    };
-    let name = after("-name").and_then(|text| {
+/// The argument after this one.
+pub(crate) fn after<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|argument| argument == flag)?;
+    arguments.get(at + 1).map(String::as_str)
+}
+
+/// True where a command line gives its VM a name or a number; an emulator that somebody tries by hand has neither.
+pub(crate) fn is_named(arguments: &[String]) -> bool {
+    named(arguments) != (None, None)
+}
+
+/// Number and name out of `-id 100 -name media,debug-threads=on` or libvirt's `-name guest=media,…`.
+pub(crate) fn named(arguments: &[String]) -> (Option<String>, Option<String>) {
+    let name = after(arguments, "-name").and_then(|text| {
         let named = text.split(',').find_map(|part| part.strip_prefix("guest="));
         named.or_else(|| text.split(',').next()).filter(|name| !name.is_empty())
     });
-    match (after("-id"), name) {
+    (after(arguments, "-id").map(str::to_owned), name.map(str::to_owned))
+}
+
+/// "100 (media)".
+pub(crate) fn label(arguments: &[String], pid: u32) -> String {
+    match named(arguments) {
         (Some(id), Some(name)) => format!("{id} ({name})"),
-        (Some(id), None) => id.to_owned(),
-        (None, Some(name)) => name.to_owned(),
+        (Some(id), None) => id,
+        (None, Some(name)) => name,
         (None, None) => format!("process {pid}"),
     }
 }

@@ -173,5 +173,5 @@ fn blind(machine: &dyn Machine) -> bool {
 }
 
 fn hidden(pid: u32) -> Attribution {
-    Attribution { pid, command: Seen::Absent, user: Seen::Absent, owner: OwnedBy::Hidden, app: None }
+    Attribution { pid, command: Seen::Absent, user: Seen::Absent, owner: OwnedBy::Hidden, app: None, outer: None }
 }
