@@ -30,7 +30,7 @@ use model::{Reason, Seen};
 use serde::{Deserialize, Serialize};
 
 pub use ext::MachineExt;
-pub use live::{Root, SIM_DIR};
+pub use live::{Mark, Root, SIM_DIR};
 pub use memory::{Memory, Missing, Node, NodeKind};
 pub use question::{Answer, ContainerdSays, Engine, KubeList, Question};
 pub use record::Recorder;

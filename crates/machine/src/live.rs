@@ -45,7 +45,24 @@ fn named(fd: &OwnedFd) -> Option<String> {
     name.into_string().ok().filter(|name| name.starts_with('/'))
 }
 
+/// Which file lay at a name, and since when: device, inode, and the times of its inode. Two that differ are two files, or one
+/// that changed; on procfs and sysfs an entry that was removed and made again differs (their inodes are made anew).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([i128; 4]);
+
 impl Root {
+    /// Without opening the file: no code of a driver behind it runs. None: nothing is there, or it could not be seen.
+    pub fn mark(&self, path: &str) -> Option<Mark> {
+        let stat = match self.confined {
+            true => rustix::fs::statat(&self.at(path, OFlags::PATH).ok()?, "", AtFlags::EMPTY_PATH),
+            false => rustix::fs::statat(&self.dir, inside(path), AtFlags::empty()),
+        };
+        let stat = stat.ok()?;
+        let time = |seconds: i64, part: u64| i128::from(seconds) << 32 | i128::from(part);
+        let times = [time(stat.st_mtime, stat.st_mtime_nsec), time(stat.st_ctime, stat.st_ctime_nsec)];
+        Some(Mark([i128::from(stat.st_dev), i128::from(stat.st_ino), times[0], times[1]]))
+    }
+
     /// This machine.
     pub fn live() -> std::io::Result<Self> {
         Self::open("/".as_ref(), Kind::Live)
@@ -164,16 +181,21 @@ impl Root {
             }
             Err(errno) => return from_errno(errno),
         };
-        match rustix::fs::fstat(&fd) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+        let size = match rustix::fs::fstat(&fd) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat.st_size,
             Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
             Err(errno) => return from_errno(errno),
-        }
-        let mut bytes = Vec::new();
+        };
+        // One call for what is there and one for its end. Files of the kernel say 0, or a page, and most are smaller.
+        let room = usize::try_from(size).unwrap_or(0).clamp(1023, limit.clamp(1023, 1 << 20)) + 1;
+        let mut bytes = Vec::with_capacity(room);
         let read = std::fs::File::from(fd).take(limit as u64 + 1).read_to_end(&mut bytes);
         match read {
             Ok(_) if bytes.len() > limit => Seen::Unreadable(Reason::TooLarge),
-            Ok(_) => Seen::Is(bytes),
+            Ok(_) => {
+                bytes.shrink_to_fit();
+                Seen::Is(bytes)
+            }
             Err(error) => match Errno::from_io_error(&error) {
                 // sysfs attributes answer so where the device does not have the thing (e.g. no reset method).
                 Some(errno) => from_errno(errno),

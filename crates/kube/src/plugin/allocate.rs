@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use journal::ledger::{self, Owner};
 use machine::{Machine, MachineExt as _};
-use model::{Reason, Seen};
+use model::{Bdf, Reason, Seen};
 use serde::Serialize;
 
 use super::{Config, Device, Found, IdStrategy, ListStrategy, Refusal, Resource};
@@ -56,15 +56,20 @@ pub trait Present {
     fn resolves(&self, name: &str) -> Seen<bool>;
 }
 
-/// The present of a machine: a handful of small files for each card. The caller keeps the specs.
-pub struct OnMachine<'a, R: Fn(&str) -> Seen<bool>> {
+/// The present of a machine: a handful of small files for each card. The caller keeps the specs, and UUIDs of which it is certain.
+pub struct OnMachine<'a, R: Fn(&str) -> Seen<bool>, U: Fn(&Device) -> Option<String>> {
     pub machine: &'a dyn Machine,
     pub resolves: R,
+    /// None: the driver is asked.
+    pub certain: U,
 }
 
-impl<R: Fn(&str) -> Seen<bool>> Present for OnMachine<'_, R> {
+impl<R: Fn(&str) -> Seen<bool>, U: Fn(&Device) -> Option<String>> Present for OnMachine<'_, R, U> {
     fn live(&self, device: &Device) -> Live {
-        live(self.machine, device)
+        match (self.certain)(device) {
+            Some(uuid) => live_with(self.machine, device, || Seen::Is(uuid)),
+            None => live(self.machine, device),
+        }
     }
 
     fn resolves(&self, name: &str) -> Seen<bool> {
@@ -74,16 +79,30 @@ impl<R: Fn(&str) -> Seen<bool>> Present for OnMachine<'_, R> {
 
 /// What is so of a device's card now.
 pub fn live(machine: &dyn Machine, device: &Device) -> Live {
-    let bdf = device.bdf;
-    let driver = machine.link_name(&format!("/sys/bus/pci/devices/{bdf}/driver"));
-    let told = machine.text(&format!("/proc/driver/nvidia/gpus/{bdf}/information"));
-    let uuid = told.and_then(|text| {
+    live_with(machine, device, || uuid_now(machine, device.bdf))
+}
+
+/// The file in which the driver tells of the card at an address.
+pub fn information(bdf: Bdf) -> String {
+    format!("/proc/driver/nvidia/gpus/{bdf}/information")
+}
+
+/// As the driver tells it: the one look of a grant that runs the driver's own code, and so can hang with it.
+fn uuid_now(machine: &dyn Machine, bdf: Bdf) -> Seen<String> {
+    let told = machine.text(&information(bdf));
+    told.and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("GPU UUID")?.trim_start().strip_prefix(':'));
         match line.map(str::trim) {
             Some(uuid) if uuid.starts_with("GPU-") && !uuid.contains('?') => Seen::Is(uuid.to_owned()),
             _ => Seen::Unreadable(Reason::Other("the driver does not tell it before the card's first use".into())),
         }
-    });
+    })
+}
+
+/// As [`live`], with the UUID from elsewhere. No look of its own runs a driver's code.
+pub fn live_with(machine: &dyn Machine, device: &Device, uuid: impl FnOnce() -> Seen<String>) -> Live {
+    let bdf = device.bdf;
+    let driver = machine.link_name(&format!("/sys/bus/pci/devices/{bdf}/driver"));
     let missing = device.nodes.iter().find(|path| machine.stat(path).is_absent()).cloned();
     let promised = match machine.text(&ledger::path(bdf)) {
         Seen::Absent => None,
@@ -95,7 +114,7 @@ pub fn live(machine: &dyn Machine, device: &Device) -> Live {
         },
         Seen::Unreadable(why) => Some(format!("somebody: its file cannot be read ({why})")),
     };
-    Live { driver, uuid, missing, promised }
+    Live { driver, uuid: uuid(), missing, promised }
 }
 
 /// Where a runtime looks for devices that are named by mounts.

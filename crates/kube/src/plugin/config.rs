@@ -60,7 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             mig: MigStrategy::None,
-            fail_on_init_error: true,
+            fail_on_init_error: false,
             driver_root: "/".into(),
             dev_root: None,
             container_driver_root: "/driver-root".into(),

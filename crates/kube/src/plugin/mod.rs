@@ -20,7 +20,7 @@ pub mod prefer;
 mod random;
 pub mod topology;
 
-pub use allocate::{Answer, Live, Mount, Node, OnMachine, Present, allocate};
+pub use allocate::{Answer, Live, Mount, Node, OnMachine, Present, allocate, information};
 pub use config::{Config, IdStrategy, ListStrategy, MigStrategy, SharedPolicy, Which};
 pub use found::{Found, Gpu, Part};
 pub use offer::{Device, LeftOut, Offer, Resource, Shared, offer};

@@ -1,19 +1,20 @@
-//! Allocate and GetPreferredAllocation: answered in a thread of their own, since what is looked at before a grant (procfs,
-//! sysfs) can hang with the driver, and with a deadline, so that the kubelet hears why.
+//! Allocate and GetPreferredAllocation. What is looked at before a grant and runs the driver's code (which card it has at an
+//! address) can hang with it: that is done in a thread of its own, with a deadline, so that the kubelet hears why. Where the
+//! driver's entry for the card is the very one that was read before, its answer is known, and the grant waits for no thread.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kube::plugin::{self, Answer, Config, Found, ListStrategy, Offer, Topology};
+use kube::plugin::{self, Answer, Config, Found, ListStrategy, Live, Offer, Present, Topology};
 use kubelet::v1beta1::{
     AllocateRequest, AllocateResponse, CdiDevice, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
     DeviceSpec, Mount, PreferredAllocationRequest, PreferredAllocationResponse,
 };
 use machine::events::Watcher;
-use machine::{Machine as _, Root};
-use model::Seen;
+use machine::{Machine as _, Mark, Root};
+use model::{Bdf, Seen};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -21,6 +22,8 @@ use super::state::Counters;
 
 /// The kubelet waits longer; a pod that is refused with the reason is better than one that hangs.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Nearly every answer is there by then; nothing else of the agent is kept waiting for longer.
+const SOON: Duration = Duration::from_micros(150);
 /// More containers or devices than any pod has.
 const MOST: usize = 4096;
 
@@ -44,6 +47,7 @@ enum Job {
 #[derive(Clone)]
 pub struct Desk {
     jobs: mpsc::Sender<(String, Job)>,
+    clerk: Arc<Mutex<Clerk>>,
     standing: Arc<Mutex<Arc<Standing>>>,
     counters: Arc<Counters>,
 }
@@ -56,14 +60,16 @@ impl Desk {
     pub fn open(machine: Root, counters: Arc<Counters>) -> std::io::Result<Desk> {
         let (jobs, wanted) = mpsc::channel();
         let standing: Arc<Mutex<Arc<Standing>>> = Arc::default();
-        let desk = Desk { jobs, standing: Arc::clone(&standing), counters };
+        let clerk = Clerk { names: Names::new(&machine), machine, certain: BTreeMap::new(), serial: 0, started: now() };
+        let clerk = Arc::new(Mutex::new(clerk));
+        let desk = Desk { jobs, clerk: Arc::clone(&clerk), standing: Arc::clone(&standing), counters };
         let begun = std::thread::Builder::new().name("grants".into()).stack_size(512 << 10);
         begun.spawn(move || {
-            let mut clerk = Clerk { names: Names::new(&machine), machine, serial: AtomicU64::new(0), started: now() };
             while let Ok((resource, job)) = wanted.recv() {
                 let standing = Arc::clone(&standing.lock().unwrap_or_else(PoisonError::into_inner));
                 match job {
                     Job::Allocate(request, reply) => {
+                        let mut clerk = clerk.lock().unwrap_or_else(PoisonError::into_inner);
                         let _ = reply.send(clerk.allocate(&standing, &resource, &request));
                     }
                     Job::Prefer(request, reply) => {
@@ -83,10 +89,22 @@ impl Desk {
     /// A device is unknown, unhealthy or not what it was; the driver does not answer in time.
     pub async fn allocate(&self, resource: &str, request: AllocateRequest) -> Result<AllocateResponse, Status> {
         let begun = Instant::now();
-        let (reply, answer) = oneshot::channel();
-        let result = self.ask(resource, Job::Allocate(request, reply), answer).await;
+        let result = match self.at_once(resource, &request) {
+            Some(result) => result,
+            None => {
+                let (reply, answer) = oneshot::channel();
+                self.ask(resource, Job::Allocate(request, reply), answer).await
+            }
+        };
         self.counters.allocated(begun.elapsed(), result.is_ok());
         result
+    }
+
+    /// None: the driver would have to be asked, or the thread is at it.
+    fn at_once(&self, resource: &str, request: &AllocateRequest) -> Option<Result<AllocateResponse, Status>> {
+        let mut clerk = self.clerk.try_lock().ok()?;
+        let standing = Arc::clone(&self.standing.lock().unwrap_or_else(PoisonError::into_inner));
+        clerk.knows(&standing, resource, request).then(|| clerk.allocate(&standing, resource, request))
     }
 
     /// # Errors
@@ -104,10 +122,19 @@ impl Desk {
         &self,
         resource: &str,
         job: Job,
-        answer: oneshot::Receiver<Result<T, Status>>,
+        mut answer: oneshot::Receiver<Result<T, Status>>,
     ) -> Result<T, Status> {
         let gone = || Status::internal("the agent's thread for grants ended; it must be restarted");
         self.jobs.send((resource.to_owned(), job)).map_err(|_| gone())?;
+        // to sleep and be woken takes as long as the answer
+        let soon = Instant::now() + SOON;
+        while Instant::now() < soon {
+            match answer.try_recv() {
+                Ok(answer) => return answer,
+                Err(oneshot::error::TryRecvError::Empty) => std::thread::yield_now(),
+                Err(oneshot::error::TryRecvError::Closed) => return Err(gone()),
+            }
+        }
         match tokio::time::timeout(DEADLINE, answer).await {
             Ok(answer) => answer.map_err(|_| gone())?,
             Err(_) => Err(Status::deadline_exceeded(format!(
@@ -155,14 +182,54 @@ fn prefer(
     Ok(PreferredAllocationResponse { container_responses })
 }
 
+/// Keeps in mind which cards the driver told by the UUID that they are offered as: before its first use it tells none.
+struct Noting<P> {
+    on: P,
+    told: RefCell<Vec<String>>,
+}
+
+impl<P: Present> Present for Noting<P> {
+    fn live(&self, device: &plugin::Device) -> Live {
+        let live = self.on.live(device);
+        if live.uuid.get() == Some(&device.gpu) {
+            self.told.borrow_mut().push(device.gpu.clone());
+        }
+        live
+    }
+
+    fn resolves(&self, name: &str) -> Seen<bool> {
+        self.on.resolves(name)
+    }
+}
+
 struct Clerk {
     machine: Root,
     names: Names,
-    serial: AtomicU64,
+    /// By a card's UUID: the marks of its entries when it was last granted, when the driver told that UUID. The same entries tell the same.
+    certain: BTreeMap<String, Marks>,
+    serial: u64,
     started: u64,
 }
 
+/// Of a card's sysfs directory, and of the driver's file about it.
+type Marks = (Mark, Mark);
+
 impl Clerk {
+    fn marks(&self, bdf: Bdf) -> Option<Marks> {
+        let device = self.machine.mark(&format!("/sys/bus/pci/devices/{bdf}"))?;
+        Some((device, self.machine.mark(&plugin::information(bdf))?))
+    }
+
+    /// Whether a grant needs no look that could hang: all of its cards are certain, and the specs are read.
+    fn knows(&mut self, standing: &Standing, name: &str, request: &AllocateRequest) -> bool {
+        let Ok(resource) = resource(standing, name) else { return true };
+        let mut ids = request.container_requests.iter().flat_map(|ask| &ask.devices_ids).take(MOST);
+        let same = |device: &plugin::Device| {
+            self.certain.get(&device.gpu).is_some_and(|marks| self.marks(device.bdf) == Some(*marks))
+        };
+        ids.all(|id| resource.device(id).is_none_or(same)) && (!by_cdi(standing) || self.names.current(&self.machine))
+    }
+
     fn allocate(
         &mut self,
         standing: &Standing,
@@ -174,8 +241,7 @@ impl Clerk {
         if asked > MOST || request.container_requests.len() > MOST {
             return Err(Status::invalid_argument("more devices than any pod can have"));
         }
-        let cdi = standing.config.list.contains(&ListStrategy::CdiCri)
-            || standing.config.list.contains(&ListStrategy::CdiAnnotations);
+        let cdi = by_cdi(standing);
         if cdi {
             self.names.refresh(&self.machine);
         }
@@ -184,17 +250,41 @@ impl Clerk {
             if let Some(id) = ask.devices_ids.iter().find(|id| standing.unhealthy.contains(*id)) {
                 return Err(Status::failed_precondition(format!("{id} of {name} is unhealthy and cannot be given")));
             }
-            let serial = format!("{:x}-{}", self.started, self.serial.fetch_add(1, Ordering::Relaxed));
+            let serial = format!("{:x}-{}", self.started, self.serial);
+            self.serial += 1;
+            let devices: Vec<&plugin::Device> = ask.devices_ids.iter().filter_map(|id| resource.device(id)).collect();
+            // before the looks, so that what changes meanwhile differs at the next grant
+            let marks: BTreeMap<&str, Option<Marks>> =
+                devices.iter().map(|device| (device.gpu.as_str(), self.marks(device.bdf))).collect();
+            let now = |gpu: &str| marks.get(gpu).copied().flatten();
             let names = &self.names;
             let resolves = |name: &str| if cdi { names.has(name) } else { Seen::Absent };
-            let present = plugin::allocate::OnMachine { machine: &self.machine, resolves };
+            let certain = |device: &plugin::Device| {
+                let known = now(&device.gpu).is_some_and(|now| self.certain.get(&device.gpu) == Some(&now));
+                known.then(|| device.gpu.clone())
+            };
+            let present = Noting {
+                on: plugin::OnMachine { machine: &self.machine, resolves, certain },
+                told: RefCell::default(),
+            };
             let answer =
                 plugin::allocate(&standing.config, &standing.found, resource, &ask.devices_ids, &serial, &present)
                     .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+            for gpu in present.told.into_inner() {
+                match now(&gpu) {
+                    Some(marks) => self.certain.insert(gpu, marks),
+                    None => self.certain.remove(&gpu),
+                };
+            }
             container_responses.push(spoken(answer));
         }
         Ok(AllocateResponse { container_responses })
     }
+}
+
+fn by_cdi(standing: &Standing) -> bool {
+    let list = &standing.config.list;
+    list.contains(&ListStrategy::CdiCri) || list.contains(&ListStrategy::CdiAnnotations)
 }
 
 fn spoken(answer: Answer) -> ContainerAllocateResponse {
@@ -230,7 +320,8 @@ impl Names {
         Names { watcher: Watcher::of_files(machine.path()), certain: [None; 2], known: None }
     }
 
-    fn refresh(&mut self, machine: &Root) {
+    /// What is known is what the specs say.
+    fn current(&mut self, machine: &Root) -> bool {
         // one that is not there cannot be watched and has nothing to be read; one that came since, or is there and cannot be
         // watched (inotify's limit), is read
         let certain = cdi::SPEC_DIRS.map(|dir| match self.watcher.watch(dir) {
@@ -241,11 +332,17 @@ impl Names {
         if !self.watcher.wait(Duration::ZERO).is_empty() {
             self.known = None;
         }
-        let same = self.certain == certain && certain.iter().all(Option::is_some);
-        if self.known.is_some() && same {
-            return;
+        if self.certain != certain || certain.contains(&None) {
+            self.known = None;
         }
         self.certain = certain;
+        self.known.is_some()
+    }
+
+    fn refresh(&mut self, machine: &Root) {
+        if self.current(machine) {
+            return;
+        }
         let (files, _) = cdi::read_dirs(machine, &cdi::SPEC_DIRS.map(str::to_owned));
         let good = cdi::list(&files).into_iter().filter(|device| device.conflict.is_none());
         self.known = Some(good.map(|device| device.name).collect());

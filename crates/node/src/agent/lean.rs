@@ -1,4 +1,4 @@
-//! Gives back the pages of code that only the start needed.
+//! Keeps the process small: one heap, and the pages of code given back that only the start needed.
 //!
 //! A touch of one page of a program's file maps the fifteen around it (the kernel's fault-around), so that after the start most
 //! of the code counts as this process's memory though little of it ever runs again. Without its mapping a page stays in the
@@ -8,16 +8,25 @@ use std::time::Duration;
 
 /// The first time: when the first look and the registration are over.
 pub const FIRST: Duration = Duration::from_secs(2);
-/// What a rare event touched is given back too.
-pub const AGAIN: Duration = Duration::from_secs(60);
+/// What a burst touched is given back too: some forty pages come back at a touch, a millisecond in all.
+pub const AGAIN: Duration = Duration::from_secs(10);
+
+/// Has all threads share one heap: each would begin one of its own, and most ask for a few bytes only. Before any thread is started.
+pub fn one_heap() {
+    // SAFETY: mallopt(3) changes nothing but the allocator's own parameters, and is called while there is one thread.
+    #[allow(unsafe_code, reason = "the C library has no other way to say it")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
 
 /// A mapping of a file's code of which no page was changed, as addresses.
 type Span = (usize, usize);
 
 /// Of /proc/PID/smaps (proc_pid_smaps(5)): private mappings of this program's own file, of the C library and of the loader that may
-/// be read and executed and never written, with no page of their own. A page that a relocation changed would be one
+/// be read and never written, code and constants, with no page of their own. A page that a relocation changed would be one
 /// (`Anonymous`), and could not be read again from the file. Libraries that may be unloaded (the driver's) are left alone.
-fn unchanged_code(smaps: &str, own: &str) -> Vec<Span> {
+fn unchanged_pages(smaps: &str, own: &str) -> Vec<Span> {
     let stays = |path: &str| {
         let name = path.rsplit('/').next().unwrap_or_default();
         path == own || name.starts_with("libc.so.") || name.starts_with("ld-linux-")
@@ -28,7 +37,7 @@ fn unchanged_code(smaps: &str, own: &str) -> Vec<Span> {
         let mut words = line.split_ascii_whitespace();
         match (words.next().unwrap_or_default(), words.next()) {
             ("Anonymous:", Some(kib)) => found.extend(at.take().filter(|_| kib == "0")),
-            (range, Some("r-xp")) => {
+            (range, Some("r-xp" | "r--p")) => {
                 let file = words.nth(3).is_some_and(stays);
                 let ends = range.split_once('-');
                 let hex = |text: &str| usize::from_str_radix(text, 16).ok();
@@ -47,7 +56,12 @@ pub fn settle() {
     else {
         return;
     };
-    for (from, to) in unchanged_code(&smaps, &own.to_string_lossy()) {
+    // SAFETY: malloc_trim(3) gives free pages back to the kernel; it takes the allocator's locks as malloc does.
+    #[allow(unsafe_code, reason = "the C library has no other way to say it")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    for (from, to) in unchanged_pages(&smaps, &own.to_string_lossy()) {
         let start = std::ptr::with_exposed_provenance_mut(from);
         // SAFETY: the span is a private file mapping of this process without write permission and without one changed page, so
         // that each page dropped is read again from the same file with the same bytes at its next touch, by any thread. What
@@ -86,8 +100,11 @@ Anonymous:             0 kB
 8000-9000 rwxp 00000000 fe:00 7 /usr/bin/thruway-node
 Anonymous:             0 kB
 ";
-        assert_eq!(unchanged_code(smaps, "/usr/bin/thruway-node"), [(0x3000, 0x5000), (0xc000, 0xd000)]);
-        assert_eq!(unchanged_code("", ""), []);
+        assert_eq!(
+            unchanged_pages(smaps, "/usr/bin/thruway-node"),
+            [(0x1000, 0x3000), (0x3000, 0x5000), (0xc000, 0xd000)]
+        );
+        assert_eq!(unchanged_pages("", ""), []);
     }
 
     /// The code that runs afterwards is read again from its file.

@@ -64,6 +64,7 @@ struct Agent<'a> {
 /// # Errors
 /// One sentence: the configuration is wrong, or a thread or socket could not be had.
 pub fn run(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<(), String> {
+    lean::one_heap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no event loop: {error}"))?;
     let done = runtime.block_on(serve(settings, open, read));
@@ -157,7 +158,7 @@ async fn serve(settings: &Settings, open: &Open<'_>, read: &Read<'_>) -> Result<
                 agent.changed(changes);
             }
             Some(look) = looks.recv() => {
-                agent.looked(look);
+                agent.looked(look)?;
                 agent.reconcile(&directory);
             }
             _ = tick.tick() => {
@@ -241,10 +242,16 @@ impl Agent<'_> {
         self.paint();
     }
 
-    fn looked(&mut self, look: Look) {
+    fn looked(&mut self, look: Look) -> Result<(), String> {
         self.counters.looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.say("look", look.trouble);
         let driver = look.found.driver.is_some();
+        if !driver && !self.picture.looked && self.config().fail_on_init_error {
+            let why: String = look.trouble.iter().map(|trouble| format!("; {trouble}")).collect();
+            return Err(format!(
+                "no NVIDIA driver runs on this node, and failOnInitError is set{why}; without it the agent waits for one"
+            ));
+        }
+        self.say("look", look.trouble);
         self.say("driver", if driver { Vec::new() } else { vec!["no NVIDIA driver runs on this node".into()] });
         self.leaving = !look.leaving.is_empty();
         self.watch.apart = self.leaving;
@@ -260,6 +267,7 @@ impl Agent<'_> {
         } else {
             self.show();
         }
+        Ok(())
     }
 
     /// Has the watch know the cards, and which of them are cordoned by whom.

@@ -10,7 +10,7 @@ use crate::world::{GPU, LONG, QUICK, World, run};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The fault is there; so many devices must be healthy, and how long it took.
-async fn falls(world: &World, what: &str, healthy: usize) {
+pub async fn falls(world: &World, what: &str, healthy: usize) {
     let begun = Instant::now();
     let fell = world.kubelet.until(GPU, LONG, |it| it.counts().1 == healthy).await;
     let took = begun.elapsed();
@@ -19,7 +19,7 @@ async fn falls(world: &World, what: &str, healthy: usize) {
     assert!(took < SECOND, "{what}: {took:?}");
 }
 
-async fn recovers(world: &World, what: &str) {
+pub async fn recovers(world: &World, what: &str) {
     world.control("");
     let begun = Instant::now();
     assert!(world.kubelet.until(GPU, LONG, |it| it.counts() == (8, 8)).await, "{what}: {}", world.said());

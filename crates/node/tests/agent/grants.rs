@@ -1,6 +1,6 @@
 //! What a container gets, and what is refused.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use simkube::kubelet::Ask;
 
@@ -29,11 +29,21 @@ fn a_grant_names_devices_that_resolve_and_never_all() {
         for id in &grant.devices {
             assert!(spec.contains(&format!("\"{id}\"")), "{id} stands in no spec");
         }
-        // no spec any more: a container would not start, so the pod is refused with the reason
-        std::fs::remove_file(world.at("/var/run/cdi/nvidia.com-gpu.json")).unwrap();
-        let refused = world.kubelet.admit(&Ask::new("other", GPU, 1)).await;
-        if let Err(why) = &refused {
-            assert!(why.0.contains("CDI"), "{why}");
+        // no spec any more: a container would not start, so the pod is refused with the reason until the agent has written it anew
+        let path = world.at("/var/run/cdi/nvidia.com-gpu.json");
+        for number in 0..20 {
+            std::fs::remove_file(&path).unwrap();
+            let until = Instant::now() + LONG;
+            let granted = loop {
+                match world.kubelet.admit(&Ask::new(&format!("other-{number}"), GPU, 1)).await {
+                    Ok(grant) => break grant,
+                    Err(why) => assert!(why.0.contains("no CDI spec has a device"), "{why}"),
+                }
+                assert!(Instant::now() < until, "the spec is not written again: {}", world.said());
+            };
+            let spec = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(spec.contains(&format!("\"{}\"", granted.devices[0])), "granted without a spec: {spec}");
+            world.kubelet.forget(&format!("other-{number}"));
         }
     });
 }
@@ -53,6 +63,26 @@ fn a_card_that_left_its_driver_is_not_given() {
         assert!(refused.0.contains("vfio-pci") || refused.0.contains("Available: 7"), "{refused}");
         assert!(world.kubelet.until(GPU, LONG, |it| it.counts().1 == all - 1).await, "{}", world.said());
         world.kubelet.admit(&Ask::new("pod", GPU, 7)).await.unwrap();
+    });
+}
+
+/// What is known of a card from an earlier grant is held against the driver's entry: another card in the slot has another.
+#[test]
+fn another_card_at_the_address_is_not_given_after_many_grants_of_the_first() {
+    run(async {
+        let Some(world) = World::ready("t4", QUICK).await else { return };
+        for number in 0..20 {
+            let pod = format!("pod-{number}");
+            world.kubelet.admit(&Ask::new(&pod, GPU, 1)).await.unwrap();
+            world.kubelet.forget(&pod);
+        }
+        let dir = world.at("/proc/driver/nvidia/gpus");
+        let entry = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path().join("information");
+        let text = std::fs::read_to_string(&entry).unwrap();
+        let (from, _) = text.split_once("GPU-").map(|(_, rest)| rest.split_at(8)).unwrap();
+        std::fs::write(&entry, text.replace(from, "0ddca4d0")).unwrap();
+        let refused = world.kubelet.admit(&Ask::new("late", GPU, 1)).await.unwrap_err();
+        assert!(refused.0.contains("another card (GPU-0ddca4d0"), "{refused}");
     });
 }
 

@@ -115,3 +115,30 @@ fn a_new_configuration_is_taken_on_a_signal_and_a_wrong_one_is_not() {
         assert_eq!(world.kubelet.resource(GPU).unwrap().counts(), (32, 32));
     });
 }
+
+/// The driver's modules are not loaded yet: the agent waits, or ends where NVIDIA's own key asks for it.
+#[test]
+fn without_a_driver_it_waits_for_one_or_ends_as_the_file_says() {
+    run(async {
+        let Some(mut world) = World::new("t4", QUICK, &[]).await else { return };
+        let parts = ["/sys/module/nvidia", "/proc/driver/nvidia", "/dev/nvidiactl"].map(|path| world.at(path));
+        let away = |path: &std::path::Path| path.with_extension("away");
+        parts.iter().for_each(|path| std::fs::rename(path, away(path)).unwrap());
+        world.start();
+        let until = Instant::now() + LONG;
+        while !world.get("/readyz").await.contains("no NVIDIA driver runs on this node") {
+            assert!(Instant::now() < until, "{}\n{}", world.get("/readyz").await, world.said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        parts.iter().rev().for_each(|path| std::fs::rename(away(path), path).unwrap());
+        world.well().await;
+        assert!(world.end(Signal::TERM).await.success());
+
+        parts.iter().for_each(|path| std::fs::rename(path, away(path)).unwrap());
+        std::fs::write(world.config(), format!("{QUICK}flags: {{failOnInitError: true}}\n")).unwrap();
+        world.start();
+        let status = world.ended().await;
+        let said = world.said();
+        assert!(!status.success() && said.contains("failOnInitError is set"), "{status}: {said}");
+    });
+}

@@ -7,6 +7,7 @@
     reason = "tests make their machines, run the program and print what they measured"
 )]
 
+mod clocks;
 mod cluster;
 mod faults;
 mod grants;

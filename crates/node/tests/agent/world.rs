@@ -70,10 +70,16 @@ impl World {
     }
 
     pub fn start(&mut self) -> Instant {
+        self.start_with(&[])
+    }
+
+    /// As [`World::start`], with these variables.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) -> Instant {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
         let begun = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_thruway-node"));
-        command.args(&self.arguments).env("THRUWAY_SIM_QUIET", "1").stderr(log).stdin(Stdio::null());
+        command.args(&self.arguments).envs(variables.iter().copied());
+        command.env("THRUWAY_SIM_QUIET", "1").stderr(log).stdin(Stdio::null());
         self.agent = Some(command.spawn().expect("the agent"));
         begun
     }
@@ -121,6 +127,11 @@ impl World {
     /// Ends it and gives its exit status.
     pub async fn end(&mut self, signal: rustix::process::Signal) -> std::process::ExitStatus {
         self.signal(signal);
+        self.ended().await
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
         let mut agent = self.agent.take().expect("runs");
         let until = Instant::now() + LONG;
         loop {

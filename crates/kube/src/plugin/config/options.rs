@@ -30,7 +30,7 @@ const GFD: Option<&str> = Some("gfd");
 #[rustfmt::skip]
 pub const OPTIONS: &[Opt] = &[
     Opt { flag: "mig-strategy", env: &["MIG_STRATEGY", "GFD_MIG_STRATEGY"], key: (None, "migStrategy"), help: "how cards with MIG are offered: none, single, mixed", set: mig },
-    Opt { flag: "fail-on-init-error", env: &["FAIL_ON_INIT_ERROR", "GFD_FAIL_ON_INIT_ERROR"], key: (None, "failOnInitError"), help: "end with an error where no driver runs", set: |c, t| flag(t, &mut c.fail_on_init_error) },
+    Opt { flag: "fail-on-init-error", env: &["FAIL_ON_INIT_ERROR", "GFD_FAIL_ON_INIT_ERROR"], key: (None, "failOnInitError"), help: "end with an error where no driver runs at the start, as NVIDIA's plugin does; else wait for one", set: |c, t| flag(t, &mut c.fail_on_init_error) },
     Opt { flag: "driver-root", env: &["NVIDIA_DRIVER_ROOT"], key: (None, "nvidiaDriverRoot"), help: "the host's directory with the driver", set: |c, t| path(t, &mut c.driver_root) },
     Opt { flag: "dev-root", env: &["NVIDIA_DEV_ROOT"], key: (None, "nvidiaDevRoot"), help: "the host's directory with /dev", set: dev_root },
     Opt { flag: "driver-root-ctr-path", env: &["DRIVER_ROOT_CTR_PATH"], key: (PLUGIN, "containerDriverRoot"), help: "where the driver's root is in this container", set: |c, t| path(t, &mut c.container_driver_root) },

@@ -13,7 +13,7 @@ const WHOLE: &str = "\
 version: v1
 flags:
   migStrategy: mixed
-  failOnInitError: false
+  failOnInitError: true
   mpsRoot: ''
   nvidiaDriverRoot: /run/nvidia/driver
   nvidiaDevRoot: /
@@ -73,7 +73,7 @@ thruway:
 #[test]
 fn nvidias_file_is_read_as_it_is() {
     let config = parse(WHOLE);
-    assert_eq!((config.mig, config.fail_on_init_error), (MigStrategy::Mixed, false));
+    assert_eq!((config.mig, config.fail_on_init_error), (MigStrategy::Mixed, true));
     assert_eq!((config.driver_root.as_str(), config.dev_root()), ("/run/nvidia/driver", "/"));
     assert_eq!((config.gds, config.gdrcopy, config.mofed), (true, true, false));
     assert_eq!(config.list, [ListStrategy::Envvar, ListStrategy::CdiAnnotations].into());
@@ -192,7 +192,7 @@ fn what_is_wrong_is_said_with_its_line() {
 
 #[test]
 fn flags_stand_over_the_environment_and_both_over_the_file() {
-    let file = "flags: {migStrategy: single, failOnInitError: false}\n";
+    let file = "flags: {migStrategy: single, failOnInitError: true}\n";
     let env = |name: &str| match name {
         "MIG_STRATEGY" => Some("mixed".to_owned()),
         "DEVICE_LIST_STRATEGY" => Some("envvar,volume-mounts".to_owned()),
@@ -206,7 +206,7 @@ fn flags_stand_over_the_environment_and_both_over_the_file() {
     let config =
         parse(file).with(&flags(&[("mig-strategy", "single"), ("mig-strategy", "none")]), &env).expect("right");
     assert_eq!(config.mig, MigStrategy::None, "the flag, and of two the last");
-    assert!(!config.fail_on_init_error, "an empty variable says nothing");
+    assert!(config.fail_on_init_error, "an empty variable says nothing");
     assert_eq!(config.list, [ListStrategy::Envvar, ListStrategy::VolumeMounts].into());
     assert!(config.pass_device_specs);
     assert_eq!((config.health.ignore.as_slice(), config.notes.len()), ([48].as_slice(), 1));

@@ -1,4 +1,4 @@
-//! `cargo run -p thruway-simnvml --example install -- FOLDER BOX [SYMBOL…]`: the simulated library in a folder, as a driver's
+//! `cargo run -p thruway-simnvml --example library -- FOLDER BOX [SYMBOL…]`: the simulated library in a folder, as a driver's
 //! would lie there. BOX is a built-in box or a path; SYMBOLs are left out beside those that the box's driver is too old for.
 //! Then: `LD_LIBRARY_PATH=FOLDER nvtop`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a tool's arguments")]
