@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod observe;
 mod plan;
+pub mod prove;
 pub mod settings;
 pub mod stress;
 mod verify;

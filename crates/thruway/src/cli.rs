@@ -1,5 +1,6 @@
 //! The grammar of the command line.
 
+mod app;
 mod bind;
 mod cdi;
 mod cluster;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Bdf, Layer};
 
+pub use app::{AppVerb, ProveArgs};
 pub use bind::{BindArgs, HandoverArgs, UnbindArgs};
 pub use cdi::{
     CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
@@ -262,7 +264,7 @@ pub enum Command {
     /// The app floor: Jellyfin
     App {
         #[command(subcommand)]
-        verb: Verb,
+        verb: AppVerb,
     },
     /// CDI specs: what a container is given of a card and its driver
     Cdi {

@@ -23,6 +23,7 @@ mod lab;
 mod mig;
 mod paint;
 mod plans;
+mod prove;
 mod pve_api;
 mod record;
 mod smi;
@@ -41,7 +42,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{CdiCli, Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
+use cli::{AppVerb, CdiCli, Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
 use target::Target;
 use way::Way;
 
@@ -131,7 +132,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Container { verb: ContainerVerb::Probe { time } } => trial::probe::print(time),
         Command::Kube { verb } => cluster::kube(global, verb),
         Command::Node(words) => cluster::node(global, &[], &words.words),
-        Command::App { verb } => floor(global, Layer::App, verb),
+        Command::App { verb: AppVerb::Prove(args) } => prove::prove(global, &args),
+        Command::App { verb: AppVerb::Common(verb) } => floor(global, Layer::App, verb),
         Command::Cdi { verb } => specs::run(global, &verb),
         Command::Completions { shell } => {
             let mut script = Vec::new();

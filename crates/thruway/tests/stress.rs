@@ -13,7 +13,6 @@ use std::time::Duration;
 use common::{stderr, stdout};
 use live::namespaces;
 use serde_json::Value;
-use simcards::view::View;
 
 /// A live machine with all of the driver's simulated libraries.
 struct Live(live::Live);
@@ -31,26 +30,7 @@ const SMALL: &str = "[[gpus]]\nindex = 0\ncuda_mib = 8\nset = { multiprocessors 
 
 impl Live {
     fn new(tree: &str, name: &str) -> Live {
-        let live = live::Live::new(tree, name);
-        let text = View::named(name).expect("a box");
-        // the card at the address is the box's, by its number
-        let device = View::new(text, "").expect("a view").gpus.first().map(|gpu| gpu.card.device);
-        let device = device.expect("a card");
-        let place = live.tree.path().join("sys/bus/pci/devices/0000:01:00.0");
-        std::fs::write(place.join("device"), format!("{device:#06x}\n")).expect("the tree has a card there");
-        let event = std::fs::read_to_string(place.join("uevent")).expect("the tree has a card there");
-        let other =
-            |line: &str| if line.starts_with("PCI_ID=") { format!("PCI_ID=10DE:{device:04X}") } else { line.into() };
-        let event: Vec<String> = event.lines().map(other).collect();
-        std::fs::write(place.join("uevent"), event.join("\n") + "\n").expect("writes");
-        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
-        for (built, stem) in
-            [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
-        {
-            let built = deps.join(format!("lib{built}.so"));
-            simcards::install::install(&built, stem, live.folder.path(), text, &[]).expect("installs");
-        }
-        Live(live)
+        Live(live::Live::whole(tree, name))
     }
 
     /// A run of stress and its report.

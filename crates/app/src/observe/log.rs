@@ -34,16 +34,23 @@ pub enum Says {
 }
 
 /// What ffmpeg writes, longest part that does not change from version to version.
-const SIGNS: [(&str, Says); 8] = [
+const SIGNS: [(&str, Says); 10] = [
     ("Failed setup for format cuda: hwaccel initialisation returned error", Says::SoftwareFallback),
     ("Cannot load libnvcuvid.so.1", Says::LibraryMissing),
     ("Cannot load libnvidia-encode.so.1", Says::LibraryMissing),
     ("CUDA_ERROR_NO_DEVICE", Says::NoDevice),
+    ("Cannot load libcuda.so.1", Says::NoDevice),
+    ("Could not dynamically load CUDA", Says::NoDevice),
     ("No capable devices found", Says::NoEncoder),
     ("OpenEncodeSessionEx failed: unsupported device", Says::NoEncoder),
     ("OpenEncodeSessionEx failed: out of memory", Says::OutOfSessions),
     ("Driver does not support the required nvenc API version", Says::DriverTooOld),
 ];
+
+/// What a line of ffmpeg says, where it is known to say that something is wrong.
+pub fn sign(line: &str) -> Option<Says> {
+    SIGNS.iter().find(|(sign, _)| line.contains(sign)).map(|(_, says)| *says)
+}
 
 /// The first sign in each of the newest logs.
 pub(super) fn traces(machine: &dyn Machine, dirs: &[String]) -> Vec<Trace> {
@@ -60,8 +67,8 @@ pub(super) fn traces(machine: &dyn Machine, dirs: &[String]) -> Vec<Trace> {
         let path = format!("{dir}/{name}");
         let text = machine.text(&path).is().unwrap_or_default();
         let found = (1u32..).zip(text.lines()).find_map(|(number, line)| {
-            let (_, says) = SIGNS.iter().find(|(sign, _)| line.contains(sign))?;
-            Some(Trace { path: path.clone(), line: number, text: line.trim().chars().take(200).collect(), says: *says })
+            let says = sign(line)?;
+            Some(Trace { path: path.clone(), line: number, text: line.trim().chars().take(200).collect(), says })
         });
         all.extend(found);
     }

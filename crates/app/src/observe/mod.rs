@@ -11,7 +11,7 @@ use machine::{Machine, MachineExt};
 use model::{Bdf, Digest, Reason, Seen};
 use serde::Serialize;
 
-pub use log::{Says, Trace};
+pub use log::{Says, Trace, sign};
 pub use runs::{Run, RunKind};
 
 /// All that the checks and the planner need.

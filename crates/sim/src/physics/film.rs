@@ -30,7 +30,8 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
     gpu.utilization_gpu = Seen::Is(36);
     gpu.utilization_decoder = Seen::Is(21);
     let (name, memory) = (Seen::Is(FFMPEG.into()), Seen::Is(949 * MIB));
-    gpu.processes = Seen::Is(vec![NvmlProcess { memory, name, ..NvmlProcess::blank(PID, "C") }]);
+    let (sm, decoder, encoder) = (Seen::Is(36), Seen::Is(21), Seen::Is(0));
+    gpu.processes = Seen::Is(vec![NvmlProcess { memory, name, sm, decoder, encoder, ..NvmlProcess::blank(PID, "C") }]);
     let node = format!("/dev/nvidia{}", gpu.minor.get().copied().unwrap_or(0));
     let (pod, container) = jellyfin(&tree);
     tree.set_answer(Question::Nvml, Some(&Answer::Nvml(report)))?;
@@ -52,6 +53,10 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
         &format!("{dir}/status"),
         format!("Name:\tffmpeg\nState:\tR (running)\nPid:\t{PID}\nNSpid:\t{PID}\t212\n"),
     )?;
+    let library =
+        |name: &str| format!("7f0000000000-7f0000100000 r-xp 00000000 08:01 99 /usr/lib/x86_64-linux-gnu/{name}\n");
+    let maps: String = ["libcuda.so.510.54", "libnvcuvid.so.510.54"].map(library).concat();
+    tree.write(&format!("{dir}/maps"), maps)?;
     let slice = format!("kubepods-besteffort-pod{}", pod.replace('-', "_"));
     let path = format!("/kubepods.slice/kubepods-besteffort.slice/{slice}.slice/docker-{container}.scope");
     let controllers = ["12:devices", "11:memory", "4:cpu,cpuacct", "1:name=systemd"];

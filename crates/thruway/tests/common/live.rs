@@ -43,6 +43,30 @@ impl Live {
         Live { tree: scratch, folder, library }
     }
 
+    /// With all of the driver's simulated libraries, and the box's card at the tree's address.
+    pub fn whole(tree: &str, name: &str) -> Live {
+        let live = Live::new(tree, name);
+        let text = View::named(name).expect("a box");
+        // the card at the address is the box's, by its number
+        let device = View::new(text, "").expect("a view").gpus.first().map(|gpu| gpu.card.device);
+        let device = device.expect("a card");
+        let place = live.tree.path().join("sys/bus/pci/devices/0000:01:00.0");
+        std::fs::write(place.join("device"), format!("{device:#06x}\n")).expect("the tree has a card there");
+        let event = std::fs::read_to_string(place.join("uevent")).expect("the tree has a card there");
+        let other =
+            |line: &str| if line.starts_with("PCI_ID=") { format!("PCI_ID=10DE:{device:04X}") } else { line.into() };
+        let event: Vec<String> = event.lines().map(other).collect();
+        std::fs::write(place.join("uevent"), event.join("\n") + "\n").expect("writes");
+        let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
+        for (built, stem) in
+            [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
+        {
+            let built = deps.join(format!("lib{built}.so"));
+            simcards::install::install(&built, stem, live.folder.path(), text, &[]).expect("installs");
+        }
+        live
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_thruway")]).args(args);
