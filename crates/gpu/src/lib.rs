@@ -18,6 +18,7 @@ mod observe;
 mod processes;
 pub mod promises;
 pub mod smi;
+pub mod topo;
 mod users;
 mod vms;
 pub mod xid;

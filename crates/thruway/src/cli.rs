@@ -169,6 +169,18 @@ pub enum Command {
         #[arg(value_name = "BDF")]
         card: Option<Bdf>,
     },
+    /// How the cards lie to each other: NVLinks, the way over PCIe, NUMA
+    #[command(
+        visible_alias = "topology",
+        long_about = "How the cards of NVIDIA's driver lie to each other and to RDMA adapters, as a matrix in the words of nvidia-smi \
+                      topo -m: NVLinks, the nearest way over PCIe, near CPUs and NUMA node. Read from sysfs and NVML; nothing is \
+                      run.\n\nExit status: 0 shown, 1 no card of a running driver, 2 could not look."
+    )]
+    Topo {
+        /// The matrix, as nvidia-smi topo asks for it; it is shown anyhow
+        #[arg(short = 'm', long = "matrix", hide = true)]
+        matrix: bool,
+    },
     /// Let a GPU compute for a while and check every result, bit by bit
     #[command(
         long_about = "Let a GPU compute and move memory for a while, and check every result bit by bit: patterns over what \

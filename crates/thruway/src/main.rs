@@ -31,6 +31,7 @@ mod specs;
 mod status;
 mod stress;
 mod target;
+mod topo;
 mod trial;
 mod vms;
 mod watch;
@@ -101,6 +102,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             Ok(gpus::status(&inventory, args.card))
         }
         Command::Smi(args) => smi::smi(global, &args),
+        Command::Topo { matrix: _ } => topo::topo(global),
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
         Command::Mig { verb } => mig::mig(global, &verb),

@@ -1,8 +1,6 @@
 //! A node's cards as the agent needs them: little, plain, and kept in its state directory, so that it can register with
 //! the kubelet before the driver has answered.
 
-use std::collections::BTreeMap;
-
 use cdi::GpuNodes;
 use gpu::promises::{Promised, promised};
 use gpu::{Card, Inventory};
@@ -58,7 +56,7 @@ pub struct Gpu {
     /// NVML's board number, where several GPUs are on one board.
     pub board: Option<u32>,
     /// Active NVLinks: to which card, or to a switch (none), and how many.
-    pub nvlinks: Vec<(Option<Bdf>, u32)>,
+    pub nvlinks: gpu::topo::Links,
 }
 
 /// A MIG device.
@@ -146,38 +144,10 @@ fn gpu(machine: &dyn Machine, card: &Card, own: Option<&GpuNodes>, nvml: Option<
             })
             .collect(),
         withheld: None,
-        path: path(machine, bdf),
+        path: gpu::topo::path(machine, bdf),
         board: board.and_then(|board| board.board_id.get().copied()),
-        nvlinks: nvlinks(nvml),
+        nvlinks: gpu::topo::nvlinks(nvml),
     }
-}
-
-/// "../../../devices/pci0000:17/0000:17:01.0/0000:18:00.0" without the card itself.
-fn path(machine: &dyn Machine, bdf: Bdf) -> Vec<String> {
-    let link = machine.link(&format!("/sys/bus/pci/devices/{bdf}")).is().unwrap_or_default();
-    let mut parts: Vec<String> =
-        link.split('/').skip_while(|part| !part.starts_with("pci")).map(str::to_owned).collect();
-    parts.pop();
-    parts
-}
-
-fn nvlinks(nvml: Option<&NvmlGpu>) -> Vec<(Option<Bdf>, u32)> {
-    let mut counts: BTreeMap<Option<Bdf>, u32> = BTreeMap::new();
-    let links = nvml.and_then(|gpu| gpu.nvlink.get()).map(|links| links.links.as_slice()).unwrap_or_default();
-    for link in links.iter().filter(|link| link.active == Seen::Is(true)) {
-        let remote = link.remote.get().and_then(|id| id.parse::<Bdf>().ok());
-        match link.remote_kind.get().map(String::as_str) {
-            Some("switch") => *counts.entry(None).or_default() += 1,
-            // a link to a processor brings no two cards together
-            Some("GPU") | None => {
-                if let Some(remote) = remote {
-                    *counts.entry(Some(remote)).or_default() += 1;
-                }
-            }
-            Some(_) => {}
-        }
-    }
-    counts.into_iter().collect()
 }
 
 /// Who has the card in place of NVIDIA's driver.

@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 
+use gpu::topo::{Level, joined, level};
+
 use super::{Found, Gpu};
 
 const SYSTEM: u32 = 10;
@@ -52,32 +54,21 @@ impl Topology {
 }
 
 fn pair(a: &Gpu, b: &Gpu) -> u32 {
-    pcie(a, b) + NVLINK * nvlinks(a, b).min(MOST_LINKS)
+    pcie(a, b) + NVLINK * joined((a.bdf, &a.nvlinks), (b.bdf, &b.nvlinks)).min(MOST_LINKS)
 }
 
 fn pcie(a: &Gpu, b: &Gpu) -> u32 {
     if a.board.is_some() && a.board == b.board {
         return BOARD;
     }
-    let shared = a.path.iter().zip(&b.path).take_while(|(a, b)| a == b).count();
-    match shared {
-        // other root buses, or a tree that could not be read: a node that is not known (-1) is a machine with one
-        0 if a.numa == b.numa => SOCKET,
-        0 => SYSTEM,
-        1 => HOST_BRIDGE,
-        // below the last bridge that both have: a switch's downstream port each, or more of them
-        _ if a.path.len() <= shared + 1 && b.path.len() <= shared + 1 => SWITCH,
-        _ => SWITCHES,
+    match level((&a.path, a.numa), (&b.path, b.numa)) {
+        Level::Board => BOARD,
+        Level::Switch => SWITCH,
+        Level::Switches => SWITCHES,
+        Level::HostBridge => HOST_BRIDGE,
+        Level::Node => SOCKET,
+        Level::System => SYSTEM,
     }
-}
-
-fn nvlinks(a: &Gpu, b: &Gpu) -> u32 {
-    let to = |from: &Gpu, to: &Gpu| {
-        from.nvlinks.iter().filter(|(remote, _)| *remote == Some(to.bdf)).map(|(_, count)| *count).sum::<u32>()
-    };
-    let switched =
-        |gpu: &Gpu| gpu.nvlinks.iter().filter(|(remote, _)| remote.is_none()).map(|(_, count)| *count).sum::<u32>();
-    to(a, b).max(to(b, a)).saturating_add(switched(a).min(switched(b)))
 }
 
 #[cfg(test)]
