@@ -19,7 +19,8 @@ fn main() -> Result<(), String> {
     let every = Duration::from_secs(2);
     let options = Options { listen, every, ..Options::default() };
     let begun = SystemTime::now();
-    let server = Server::start(options, move || simulated::moving(make(), begun), simulated::chain)?;
+    let now = move || simulated::moving(make(), begun, begun.elapsed().unwrap_or_default().as_secs_f64());
+    let server = Server::start(options, now, simulated::chain)?;
     for address in &server.addresses {
         println!("http://{address}/ (simulated)");
     }

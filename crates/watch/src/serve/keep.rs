@@ -196,6 +196,11 @@ impl History {
         }
     }
 
+    /// From the oldest to the newest, in seconds.
+    pub fn span(&self) -> f64 {
+        self.times.back().zip(self.times.front()).map_or(0.0, |(newest, oldest)| newest - oldest)
+    }
+
     /// The newest points as columns for a plot, oldest first: (seconds before the newest, value).
     pub fn column(&self, card: &str, plot: usize, span: f64) -> Vec<(f64, f32)> {
         let (Some(points), Some(newest)) = (self.cards.get(card), self.times.back()) else { return Vec::new() };

@@ -43,7 +43,7 @@ use guard::{Guarded, Place, Table};
 use keep::Keeper;
 pub use keep::Source;
 use site::Site;
-pub use text::{Kind, Offered};
+pub use text::{Form, Kind, Offered};
 
 /// Where it is served unless told otherwise.
 pub const PORT: u16 = 9466;
@@ -173,6 +173,24 @@ impl Options {
 /// No thread could be had.
 pub fn catalogue(options: Options) -> io::Result<Vec<Offered>> {
     site::catalogue(options)
+}
+
+/// The metrics of one sample as text, as a scrape has them before this program's own numbers.
+pub fn render(sample: &crate::Sample, chain: &Chain, options: &Options, form: Form) -> String {
+    let picture = picture::Picture {
+        sample,
+        cards: sample.cards.iter().map(picture::Card::new).collect(),
+        chain,
+        xids: &[],
+        host: &options.host,
+        up: sample.driver.unreadable().is_none(),
+        time: sample.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+        took: 0.0,
+        failed: 0,
+    };
+    let mut text = text::Text::new(form, options.most);
+    site::families(&mut text, &picture, options);
+    text.into_text()
 }
 
 enum Order {

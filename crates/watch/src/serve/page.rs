@@ -16,8 +16,8 @@ pub const ICON: &str = include_str!("page/icon.svg");
 const HEAD: &str = include_str!("page/head.html");
 const FOOT: &str = include_str!("page/foot.html");
 
-/// What a plot shows of the past, in seconds.
-const SPAN: f64 = 600.0;
+/// What a plot shows of the past, in seconds: as much as there is, within these.
+const SPAN: (f64, f64) = (60.0, 600.0);
 /// A plot's own units.
 const WIDE: f64 = 240.0;
 const HIGH: f64 = 48.0;
@@ -98,9 +98,9 @@ fn top(out: &mut String, picture: &Picture<'_>, looked: bool) {
     }
     out.push_str("<p class=\"facts\">");
     match &picture.sample.driver {
-        Seen::Is(version) => drop(write!(out, "NVIDIA driver {}", esc(version))),
+        Seen::Is(version) => _ = write!(out, "NVIDIA driver {}", esc(version)),
         Seen::Absent => out.push_str("no NVIDIA driver runs here"),
-        Seen::Unreadable(why) => drop(write!(out, "the driver could not be asked: {}", esc(&why.to_string()))),
+        Seen::Unreadable(why) => _ = write!(out, "the driver could not be asked: {}", esc(&why.to_string())),
     }
     let _ = write!(
         out,
@@ -213,7 +213,7 @@ fn state_words(state: State) -> &'static str {
         State::NotHere => "",
         State::Well => "well",
         State::Warned => "warned",
-        State::Broken => "broken here",
+        State::Broken => "broken",
         State::Unknown => "not all seen",
     }
 }
@@ -226,7 +226,7 @@ fn cards(out: &mut String, picture: &Picture<'_>, history: &History) {
         out.push_str("<p class=\"note\">No card was found.</p>");
     }
     for card in &picture.cards {
-        self::card(out, card, picture.chain, history);
+        self::card(out, card, picture.chain, history, picture.cards.len() > 2);
     }
     for away in &picture.sample.away {
         let (kind, names) = holder(&away.holder);
@@ -265,7 +265,8 @@ fn bytes(count: u64) -> String {
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
-fn card(out: &mut String, card: &Card<'_>, chain: &Chain, history: &History) {
+/// `many`: there are so many cards that their processes are shown when they are asked for.
+fn card(out: &mut String, card: &Card<'_>, chain: &Chain, history: &History, many: bool) {
     let g = &card.now.gpu;
     let name = g.name.get().map_or("A card that does not tell its name", String::as_str);
     let key = card.key();
@@ -297,10 +298,10 @@ fn card(out: &mut String, card: &Card<'_>, chain: &Chain, history: &History) {
     }
     match (told.len(), &card.now.processes) {
         (0, Seen::Unreadable(why)) => {
-            drop(write!(out, "<li class=\"chip\">could not be seen: {}</li>", esc(&why.to_string())))
+            _ = write!(out, "<li class=\"chip\">could not be seen: {}</li>", esc(&why.to_string()))
         }
         (0, _) => out.push_str("<li class=\"chip nobody\">nobody uses it</li>"),
-        (many, _) if many > SHOWN => drop(write!(out, "<li class=\"chip\">and {} more</li>", many - SHOWN)),
+        (many, _) if many > SHOWN => _ = write!(out, "<li class=\"chip\">and {} more</li>", many - SHOWN),
         _ => {}
     }
     out.push_str("</ul>");
@@ -315,6 +316,7 @@ fn card(out: &mut String, card: &Card<'_>, chain: &Chain, history: &History) {
         Some(limit) => format!("{} W <small>of {} W</small>", draw / 1000, limit / 1000),
         None => format!("{} W", draw / 1000),
     });
+    let span = history.span().clamp(SPAN.0, SPAN.1);
     let limit = g.power_limit.get().map_or(0.0, |limit| f64::from(*limit) / 1000.0);
     let hot = g.heat.get().and_then(|heat| heat.slowdown.get()).map_or(100.0, |slow| f64::from(*slow));
     let values = [
@@ -331,17 +333,26 @@ fn card(out: &mut String, card: &Card<'_>, chain: &Chain, history: &History) {
             label,
             PLOTS.get(n).copied().unwrap_or_default(),
             value.as_deref(),
-            &history.column(&key, n, SPAN),
+            &history.column(&key, n, span),
+            span,
             top,
         );
     }
     out.push_str("</div>");
-    processes(out, card);
+    let count = card.now.processes.get().map_or(0, Vec::len);
+    if many && count > 0 {
+        let words = if count == 1 { "process" } else { "processes" };
+        let _ = write!(out, "<details id=\"d-{}\"><summary>{count} {words}</summary>", id(&key));
+        processes(out, card);
+        out.push_str("</details>");
+    } else {
+        processes(out, card);
+    }
     out.push_str("</article>");
 }
 
 /// A value and its last minutes.
-fn plot(out: &mut String, label: &str, class: &str, value: Option<&str>, points: &[(f64, f32)], top: f64) {
+fn plot(out: &mut String, label: &str, class: &str, value: Option<&str>, points: &[(f64, f32)], span: f64, top: f64) {
     let _ = write!(out, "<figure class=\"plot {class}\"><figcaption>{label}</figcaption>");
     let Some(value) = value else {
         out.push_str("<p class=\"value none\">not told</p><div class=\"empty\"></div></figure>");
@@ -352,33 +363,50 @@ fn plot(out: &mut String, label: &str, class: &str, value: Option<&str>, points:
     let least = points.iter().fold(f64::MAX, |least, (_, value)| least.min(f64::from(*value)));
     let top = top.max(most).max(1.0);
     let at = |(age, value): &(f64, f32)| {
-        let x = WIDE - age / SPAN * WIDE;
-        (x, HIGH - 1.0 - f64::from(*value) / top * (HIGH - 3.0))
+        let x = WIDE - age / span * WIDE;
+        (x.round(), (HIGH - 1.0 - f64::from(*value) / top * (HIGH - 3.0)).round())
     };
     let _ = write!(
         out,
-        "<svg viewBox=\"0 0 {WIDE} {HIGH}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{label} over the last 10 \
-         minutes: least {:.0}, most {most:.0}\">",
+        "<svg viewBox=\"0 0 {WIDE} {HIGH}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{label} over the last \
+         {span:.0} seconds: least {:.0}, most {most:.0}\">",
         if points.is_empty() { 0.0 } else { least }
     );
     let _ = write!(out, "<path class=\"grid\" d=\"M0 {0}H{WIDE}M0 {1}H{WIDE}\"/>", HIGH / 2.0, HIGH - 0.5);
-    if let (Some(first), Some(last)) = (points.first(), points.last()) {
-        let mut line = String::new();
-        for point in points {
-            let (x, y) = at(point);
-            let _ = write!(line, "{}{x:.1} {y:.1}", if line.is_empty() { 'M' } else { 'L' });
-        }
-        let ((from, _), (to, y)) = (at(first), at(last));
-        if points.len() > 1 {
-            let _ = write!(
-                out,
-                "<path class=\"fill\" d=\"{line}L{to:.1} {HIGH}L{from:.1} {HIGH}Z\"/><path class=\"line\" d=\"{line}\"/>"
-            );
-        } else {
-            let _ = write!(out, "<path class=\"line\" d=\"M{:.1} {y:.1}H{to:.1}\"/>", to - 3.0);
+    let line: Vec<(f64, f64)> = thinned(points.iter().map(at));
+    match line.as_slice() {
+        [] => {}
+        [(x, y)] => _ = write!(out, "<path class=\"line\" d=\"M{} {y}h3\"/>", x - 3.0),
+        [(from, y), rest @ ..] => {
+            let mut path = format!("M{from} {y}");
+            let mut last = (*from, *y);
+            for (x, y) in rest {
+                let _ = write!(path, "l{} {}", x - last.0, y - last.1);
+                last = (*x, *y);
+            }
+            let _ =
+                write!(out, "<path class=\"fill\" d=\"{path}V{HIGH}H{from}Z\"/><path class=\"line\" d=\"{path}\"/>");
         }
     }
     out.push_str("</svg></figure>");
+}
+
+/// So many points a plot at the most: eight cards' plots are to be small.
+const THIN: f64 = 60.0;
+
+/// The highest of each step of time, and of equal neighbours the first and the last.
+fn thinned(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
+    let mut line: Vec<(f64, f64)> = Vec::new();
+    for (x, y) in points {
+        let step = |x: f64| (x / WIDE * THIN).floor();
+        match line.as_mut_slice() {
+            // high is a small number here
+            [.., last] if step(last.0) == step(x) => last.1 = last.1.min(y),
+            [.., before, last] if before.1 == y && last.1 == y => last.0 = x,
+            _ => line.push((x, y)),
+        }
+    }
+    line
 }
 
 /// The busiest ones; all of them are in the data.
@@ -513,6 +541,15 @@ fn esc_long(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plot_is_small_whatever_it_shows() {
+        let flat = thinned((0..720).map(|n| (f64::from(n) / 3.0, 7.0)));
+        assert_eq!(flat, [(0.0, 7.0), (236.0, 7.0)]);
+        let wild = thinned((0..720).map(|n| (f64::from(n) / 3.0, f64::from(n % 2))));
+        assert!(wild.len() <= 60 && wild.iter().all(|(_, y)| *y == 0.0), "{wild:?}");
+        assert_eq!(thinned([(240.0, 3.0)].into_iter()), [(240.0, 3.0)]);
+    }
 
     #[test]
     fn names_cannot_become_markup() {

@@ -411,10 +411,9 @@ pub fn chain() -> Chain {
     }
 }
 
-/// The sample as it would be now: its load goes up and down, the same way each time.
-pub fn moving(mut sample: Sample, begun: SystemTime) -> Sample {
-    sample.time = SystemTime::now();
-    let seconds = sample.time.duration_since(begun).unwrap_or_default().as_secs_f64();
+/// The sample as it would be so many seconds after the beginning: its load goes up and down, the same way each time.
+pub fn moving(mut sample: Sample, begun: SystemTime, seconds: f64) -> Sample {
+    sample.time = begun + Duration::from_secs_f64(seconds);
     for (n, card) in (0u32..).zip(&mut sample.cards) {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "per cent")]
         let wave = |period: f64, low: f64, high: f64| {

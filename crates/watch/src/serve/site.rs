@@ -286,6 +286,7 @@ pub fn families(text: &mut Text, picture: &Picture<'_>, options: &Options) {
         }
     }
     let dropped = text.dropped().to_vec();
+    text.lift();
     if options.names.contains(&Names::Thruway) {
         text.gauge(
             "thruway_series_dropped",

@@ -97,6 +97,11 @@ impl Text {
         }
     }
 
+    /// From here on families are our own and small: what was dropped is told of whole.
+    pub fn lift(&mut self) {
+        self.most = usize::MAX;
+    }
+
     /// Which families had more series than are shown, and how many more.
     pub fn dropped(&self) -> &[(&'static str, usize)] {
         &self.dropped

@@ -89,7 +89,7 @@ function go(id) {
 }
 
 function finding(step) {
-  const all = [...document.querySelectorAll("details > summary")];
+  const all = [...document.querySelectorAll("#findings summary")];
   if (!all.length) return;
   const at = all.findIndex((one) => one.parentElement.contains(document.activeElement));
   const next = at < 0 ? (step > 0 ? 0 : all.length - 1) : Math.min(Math.max(at + step, 0), all.length - 1);
