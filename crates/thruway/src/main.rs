@@ -26,6 +26,7 @@ mod plans;
 mod prove;
 mod pve_api;
 mod record;
+mod serve;
 mod smi;
 mod specs;
 mod status;
@@ -101,6 +102,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             Ok(gpus::status(&inventory, args.card))
         }
         Command::Smi(args) => smi::smi(global, &args),
+        Command::Serve(args) => serve::serve(global, &args),
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
         Command::Mig { verb } => mig::mig(global, &verb),

@@ -519,7 +519,7 @@ fn finding(out: &mut String, finding: &Finding) {
         }
         out.push_str("</div>");
     }
-    let _ = write!(out, "<p class=\"why\">{}</p></details>", esc_long(finding.about.why));
+    let _ = write!(out, "<p class=\"why\">{}</p></details>", quoted(finding.about.why));
 }
 
 fn esc_lines(lines: &[String]) -> String {
@@ -534,6 +534,18 @@ fn esc_long(text: &str) -> String {
         let piece = cut(rest, 256);
         out.push_str(&esc(piece));
         rest = rest.get(piece.len()..).unwrap_or_default();
+    }
+    out
+}
+
+/// What stands between backquotes is what people see or type.
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    for (n, part) in text.split('`').enumerate() {
+        match n % 2 {
+            0 => out.push_str(&esc_long(part)),
+            _ => _ = write!(out, "<code>{}</code>", esc_long(part)),
+        }
     }
     out
 }

@@ -40,7 +40,14 @@ fn process(pid: u32, command: &str, mib: u64, owner: OwnedBy, app: Option<&str>)
         decoder: is(0),
         ..NvmlProcess::blank(pid, "C")
     };
-    let whose = Attribution { pid, command: is(command.into()), user: is(1000), owner, app: app.map(str::to_owned) };
+    let whose = Attribution {
+        pid,
+        command: is(command.into()),
+        user: is(1000),
+        owner,
+        app: app.map(str::to_owned),
+        outer: None,
+    };
     ProcessNow { process, whose }
 }
 

@@ -69,6 +69,9 @@ impl Share {
             OwnedBy::Vm { id, name } => (share.kind, share.owner) = ("vm", titled("VM", id, name.as_deref())),
             OwnedBy::Hidden => (share.kind, share.owner) = ("hidden", "another PID namespace".into()),
         }
+        if let Some(outer) = &whose.outer {
+            share.owner = format!("{} in {}", share.owner, outer.label());
+        }
         share
     }
 
@@ -90,6 +93,8 @@ impl Share {
 
 fn titled(what: &str, id: &str, name: Option<&str>) -> String {
     match name {
+        // libvirt's id is a UUID, which helps nobody
+        Some(name) if id.len() > 20 => format!("{what} {name}"),
         Some(name) if name != id => format!("{what} {id} ({name})"),
         _ => format!("{what} {id}"),
     }
