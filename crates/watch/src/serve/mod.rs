@@ -11,6 +11,7 @@ mod keep;
 mod names;
 mod page;
 mod picture;
+mod plot;
 #[doc(hidden)]
 pub mod simulated;
 mod site;

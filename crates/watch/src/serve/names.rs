@@ -4,6 +4,7 @@ use machine::nvml::{NvmlGpu, reasons};
 use model::Seen;
 
 use super::chain::{State, word};
+use super::keep::Told;
 use super::picture::{Card, Picture};
 use super::text::{Series, Text};
 use super::whose::holder;
@@ -303,15 +304,16 @@ fn links(text: &mut Text, picture: &Picture<'_>) {
             series.some(&card.and("link", &link.link.to_string()), flag(&link.active));
         }
     });
-    text.counter("thruway_gpu_nvlink_errors_total", "An NVLink's errors since the driver was loaded", |series| {
-        for (card, link) in all() {
-            let (Some(errors), number) = (link.errors.get(), link.link.to_string()) else { continue };
-            for (kind, count) in ["replay", "recovery", "flit_crc", "data_crc"].into_iter().zip(errors) {
-                let [gpu, uuid] = card.labels();
-                series.some(&[gpu, uuid, ("link", &number), ("kind", kind)], large(&Seen::Is(*count)));
+    text.counter(
+        "thruway_gpu_nvlink_errors_total",
+        "An NVLink's replays, recoveries and CRC errors, together",
+        |series| {
+            for (card, link) in all() {
+                let sum = link.errors.get().map(|errors| errors.iter().sum::<u64>());
+                series.some(&card.and("link", &link.link.to_string()), large(&sum.into()));
             }
-        }
-    });
+        },
+    );
 }
 
 fn mig(text: &mut Text, picture: &Picture<'_>) {
@@ -354,25 +356,21 @@ fn mig(text: &mut Text, picture: &Picture<'_>) {
 }
 
 fn xids(text: &mut Text, picture: &Picture<'_>) {
-    let labels = |xid: &super::keep::Told, fill: &mut dyn FnMut(&[(&str, &str)])| {
-        let meaning = gpu::xid::meaning(xid.number);
-        let class = match meaning.map(|xid| xid.class) {
-            Some(gpu::xid::Class::Program) => "program",
-            Some(gpu::xid::Class::Note) => "note",
-            Some(gpu::xid::Class::Hardware) => "hardware",
-            None => "unknown",
-        };
-        fill(&[("gpu", &xid.gpu), ("uuid", &xid.uuid), ("xid", &xid.number.to_string()), ("class", class)]);
+    let class = |xid: &Told| match gpu::xid::meaning(xid.number).map(|xid| xid.class) {
+        Some(gpu::xid::Class::Program) => "program",
+        Some(gpu::xid::Class::Note) => "note",
+        Some(gpu::xid::Class::Hardware) => "hardware",
+        None => "unknown",
+    };
+    let put = |series: &mut Series<'_>, xid: &Told, value: f64| {
+        let number = xid.number.to_string();
+        series.put(&[("gpu", &xid.gpu), ("uuid", &xid.uuid), ("xid", &number), ("class", class(xid))], value);
     };
     text.counter("thruway_gpu_xid_errors_total", "Xid messages of the driver since this program began", |series| {
-        for xid in picture.xids {
-            labels(xid, &mut |labels| series.some(labels, large(&Seen::Is(xid.count))));
-        }
+        picture.xids.iter().for_each(|xid| put(series, xid, xid.count as f64));
     });
     text.gauge("thruway_gpu_xid_last_timestamp_seconds", "When the last one came", |series| {
-        for xid in picture.xids {
-            labels(xid, &mut |labels| series.put(labels, xid.last));
-        }
+        picture.xids.iter().for_each(|xid| put(series, xid, xid.last));
     });
 }
 

@@ -7,6 +7,7 @@ use model::{Finding, Layer, Presence, Seen, Verdict};
 use super::chain::{Chain, State, trouble, word};
 use super::keep::{History, PLOTS};
 use super::picture::{Card, Picture};
+use super::plot::{SPAN, plot};
 use super::text::cut;
 use super::whose::{command, holder, owner};
 
@@ -15,12 +16,6 @@ pub const SCRIPT: &str = include_str!("page/page.js");
 pub const ICON: &str = include_str!("page/icon.svg");
 const HEAD: &str = include_str!("page/head.html");
 const FOOT: &str = include_str!("page/foot.html");
-
-/// What a plot shows of the past, in seconds: as much as there is, within these.
-const SPAN: (f64, f64) = (60.0, 600.0);
-/// A plot's own units.
-const WIDE: f64 = 240.0;
-const HIGH: f64 = 48.0;
 
 /// For text and for attributes in double quotes. All names here are other people's: what would turn the text's direction or
 /// controls a terminal is shown as a hole.
@@ -351,64 +346,6 @@ fn card(out: &mut String, card: &Card<'_>, chain: &Chain, history: &History, man
     out.push_str("</article>");
 }
 
-/// A value and its last minutes.
-fn plot(out: &mut String, label: &str, class: &str, value: Option<&str>, points: &[(f64, f32)], span: f64, top: f64) {
-    let _ = write!(out, "<figure class=\"plot {class}\"><figcaption>{label}</figcaption>");
-    let Some(value) = value else {
-        out.push_str("<p class=\"value none\">not told</p><div class=\"empty\"></div></figure>");
-        return;
-    };
-    let _ = write!(out, "<p class=\"value\">{value}</p>");
-    let most = points.iter().fold(0.0_f64, |most, (_, value)| most.max(f64::from(*value)));
-    let least = points.iter().fold(f64::MAX, |least, (_, value)| least.min(f64::from(*value)));
-    let top = top.max(most).max(1.0);
-    let at = |(age, value): &(f64, f32)| {
-        let x = WIDE - age / span * WIDE;
-        (x.round(), (HIGH - 1.0 - f64::from(*value) / top * (HIGH - 3.0)).round())
-    };
-    let _ = write!(
-        out,
-        "<svg viewBox=\"0 0 {WIDE} {HIGH}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{label} over the last \
-         {span:.0} seconds: least {:.0}, most {most:.0}\">",
-        if points.is_empty() { 0.0 } else { least }
-    );
-    let _ = write!(out, "<path class=\"grid\" d=\"M0 {0}H{WIDE}M0 {1}H{WIDE}\"/>", HIGH / 2.0, HIGH - 0.5);
-    let line: Vec<(f64, f64)> = thinned(points.iter().map(at));
-    match line.as_slice() {
-        [] => {}
-        [(x, y)] => _ = write!(out, "<path class=\"line\" d=\"M{} {y}h3\"/>", x - 3.0),
-        [(from, y), rest @ ..] => {
-            let mut path = format!("M{from} {y}");
-            let mut last = (*from, *y);
-            for (x, y) in rest {
-                let _ = write!(path, "l{} {}", x - last.0, y - last.1);
-                last = (*x, *y);
-            }
-            let _ =
-                write!(out, "<path class=\"fill\" d=\"{path}V{HIGH}H{from}Z\"/><path class=\"line\" d=\"{path}\"/>");
-        }
-    }
-    out.push_str("</svg></figure>");
-}
-
-/// So many points a plot at the most: eight cards' plots are to be small.
-const THIN: f64 = 60.0;
-
-/// The highest of each step of time, and of equal neighbours the first and the last.
-fn thinned(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
-    let mut line: Vec<(f64, f64)> = Vec::new();
-    for (x, y) in points {
-        let step = |x: f64| (x / WIDE * THIN).floor();
-        match line.as_mut_slice() {
-            // high is a small number here
-            [.., last] if step(last.0) == step(x) => last.1 = last.1.min(y),
-            [.., before, last] if before.1 == y && last.1 == y => last.0 = x,
-            _ => line.push((x, y)),
-        }
-    }
-    line
-}
-
 /// The busiest ones; all of them are in the data.
 fn processes(out: &mut String, card: &Card<'_>) {
     let list = card.now.processes.get().map(Vec::as_slice).unwrap_or_default();
@@ -553,15 +490,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plot_is_small_whatever_it_shows() {
-        let flat = thinned((0..720).map(|n| (f64::from(n) / 3.0, 7.0)));
-        assert_eq!(flat, [(0.0, 7.0), (236.0, 7.0)]);
-        let wild = thinned((0..720).map(|n| (f64::from(n) / 3.0, f64::from(n % 2))));
-        assert!(wild.len() <= 60 && wild.iter().all(|(_, y)| *y == 0.0), "{wild:?}");
-        assert_eq!(thinned([(240.0, 3.0)].into_iter()), [(240.0, 3.0)]);
-    }
 
     #[test]
     fn names_cannot_become_markup() {

@@ -221,7 +221,9 @@ impl Site {
         let Some(look) = look else {
             return answer(StatusCode::OK, HTML, [page::waiting(what == "/").into()]);
         };
-        let up = current && look.up;
+        // a look that is only slow is no driver that hangs
+        let lately = look.ended.elapsed() <= self.options.fresh + self.options.patience;
+        let up = (current || lately) && look.up;
         let body = self.made((what, None), &look, said.as_deref(), up, |picture| {
             let looked = said.is_some();
             self.keeper.with_history(|history| page::write(picture, history, looked, what == "/"))
@@ -232,9 +234,8 @@ impl Site {
     async fn now(&self) -> Answer {
         let (look, current) = self.look(None).await;
         let said = self.chain();
-        let body = look.as_ref().map(|look| {
-            self.made(("now", None), look, said.as_deref(), current && look.up, |picture| api::now(picture))
-        });
+        let body =
+            look.as_ref().map(|look| self.made(("now", None), look, said.as_deref(), current && look.up, api::now));
         match body {
             Some(body) => answer(StatusCode::OK, JSON, [body]),
             None => {

@@ -129,6 +129,7 @@ fn a_hung_driver_holds_up_nobody_else() {
     let age = body.lines().find_map(|line| line.strip_prefix("thruway_sample_age_seconds "));
     assert!(age.and_then(|age| age.parse::<f64>().ok()).is_some_and(|age| age > 0.3), "{body}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    std::thread::sleep(patience);
     let (status, _, page) = get(address, "/");
     assert!(status == 200 && page.contains("The driver does not answer"), "{page}");
     server.stop();

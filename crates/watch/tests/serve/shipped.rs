@@ -90,6 +90,21 @@ fn the_rules_hold_and_name_what_is_there() {
     }
 }
 
+#[test]
+fn the_unit_is_one_that_systemd_reads() {
+    if !here("systemd-analyze") {
+        return;
+    }
+    let unit = root().join("dist/systemd/thruway-serve.service");
+    let (_, said) = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit));
+    // the program is not installed where it is tested
+    let other: Vec<&str> = said.lines().filter(|line| !line.contains("/usr/bin/thruway is not executable")).collect();
+    assert!(other.is_empty(), "{said}");
+    let (_, said) =
+        run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=40"]).arg(&unit));
+    assert!(!said.contains("UNSAFE") && !said.contains("EXPOSED"), "{said}");
+}
+
 /// The manual's table, as it is made of the metrics.
 fn table() -> String {
     let mut table = String::from("| metric | kind | what |\n|---|---|---|\n");
