@@ -6,6 +6,7 @@ mod cdi;
 mod cluster;
 mod mig;
 mod nvml;
+mod serve;
 mod stress;
 mod trial;
 
@@ -22,6 +23,7 @@ pub use cdi::{
 pub use cluster::{KubeVerb, PatchArgs, Words};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
+pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
 
@@ -181,6 +183,15 @@ pub enum Command {
         #[arg(short = 'm', long = "matrix", hide = true)]
         matrix: bool,
     },
+    /// Serve metrics to Prometheus, and a page: the way, each card's owner, live plots, findings with fixes
+    #[command(
+        long_about = "Serve metrics to Prometheus, and a page: the way, each card's owner, live plots, findings with fixes. It \
+                      only reads; nothing can be changed over it.\n\nIt listens on loopback alone (127.0.0.1 and ::1, port \
+                      9466) unless told otherwise, and elsewhere only with TLS and a token, or behind a proxy. With --names \
+                      dcgm or nvidia_gpu_exporter the dashboards made for those go on. SIGHUP reads certificates again; \
+                      SIGTERM and Ctrl-C end it. docs/serve.md has every metric."
+    )]
+    Serve(ServeArgs),
     /// Let a GPU compute for a while and check every result, bit by bit
     #[command(
         long_about = "Let a GPU compute and move memory for a while, and check every result bit by bit: patterns over what \

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::paint::{Page, Tone, paint, plural};
 use crate::way::Way;
+use watch::serve::chain::State;
 
 /// The version of the report's JSON form.
 const SCHEMA: u32 = 1;
@@ -49,18 +50,8 @@ struct FloorReport {
     layer: Layer,
     #[serde(flatten)]
     presence: Presence,
-    state: FloorState,
+    state: State,
     findings: Vec<Finding>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum FloorState {
-    NotHere,
-    Well,
-    Warned,
-    Broken,
-    Unknown,
 }
 
 impl Report {
@@ -82,6 +73,11 @@ impl Report {
             cards,
             floors,
         }
+    }
+
+    /// Each floor: whether it is here, how it is, what was found.
+    pub fn floors(self) -> impl Iterator<Item = (Layer, Presence, State, Vec<Finding>)> {
+        self.floors.into_iter().map(|floor| (floor.layer, floor.presence, floor.state, floor.findings))
     }
 
     /// 0 all well, 1 findings, 2 could not look.
@@ -145,21 +141,21 @@ impl Report {
         let last = self.floors.len().saturating_sub(1);
         for (n, floor) in self.floors.iter().enumerate() {
             let (mark, tone) = match floor.state {
-                FloorState::NotHere => ("○", Tone::Faint),
-                FloorState::Well => ("●", Tone::Good),
-                FloorState::Warned => ("!", Tone::Warn),
-                FloorState::Broken => ("✗", Tone::Bad),
-                FloorState::Unknown => ("?", Tone::Warn),
+                State::NotHere => ("○", Tone::Faint),
+                State::Well => ("●", Tone::Good),
+                State::Warned => ("!", Tone::Warn),
+                State::Broken => ("✗", Tone::Bad),
+                State::Unknown => ("?", Tone::Warn),
             };
-            broken |= floor.state == FloorState::Broken;
+            broken |= floor.state == State::Broken;
             marks.push_str(&paint(tone, mark));
-            let carries = !broken && matches!(floor.state, FloorState::Well | FloorState::Warned);
+            let carries = !broken && matches!(floor.state, State::Well | State::Warned);
             let (link, link_tone) = if carries { ("━", Tone::Good) } else { ("┄", Tone::Faint) };
             if n < last {
                 marks.push_str(&paint(link_tone, &link.repeat(13)));
             }
             let name = floor.layer.name();
-            let name_tone = if floor.state == FloorState::NotHere { Tone::Faint } else { Tone::Strong };
+            let name_tone = if floor.state == State::NotHere { Tone::Faint } else { Tone::Strong };
             names.push_str(&paint(name_tone, name));
             names.push_str(&" ".repeat(14usize.saturating_sub(name.len())));
         }
@@ -268,16 +264,16 @@ fn floor(way: &Way, layer: Layer) -> FloorReport {
     let findings = way.findings(layer);
     let any = |test: fn(&Verdict) -> bool| findings.iter().any(|f| test(&f.verdict));
     let state = if any(|v| matches!(v, Verdict::Fail(_))) {
-        FloorState::Broken
+        State::Broken
     } else if any(|v| matches!(v, Verdict::Warn(_))) {
-        FloorState::Warned
+        State::Warned
     } else if any(|v| matches!(v, Verdict::Unknown { .. })) {
-        FloorState::Unknown
+        State::Unknown
     } else {
         match presence {
-            Presence::Here(_) => FloorState::Well,
-            Presence::NotHere(_) => FloorState::NotHere,
-            Presence::Unknown(_) => FloorState::Unknown,
+            Presence::Here(_) => State::Well,
+            Presence::NotHere(_) => State::NotHere,
+            Presence::Unknown(_) => State::Unknown,
         }
     };
     FloorReport { layer, presence, state, findings }
@@ -285,11 +281,11 @@ fn floor(way: &Way, layer: Layer) -> FloorReport {
 
 fn overall(way: &Way, floors: &[FloorReport]) -> Overall {
     let any = |state| floors.iter().any(|floor| floor.state == state);
-    if any(FloorState::Broken) {
+    if any(State::Broken) {
         Overall::Broken
-    } else if any(FloorState::Warned) {
+    } else if any(State::Warned) {
         Overall::Warned
-    } else if way.gpus.looked.unreadable().is_some() || any(FloorState::Unknown) {
+    } else if way.gpus.looked.unreadable().is_some() || any(State::Unknown) {
         Overall::Unknown
     } else if way.gpus.cards.is_empty() {
         Overall::Broken

@@ -26,6 +26,7 @@ mod plans;
 mod prove;
 mod pve_api;
 mod record;
+mod serve;
 mod smi;
 mod specs;
 mod status;
@@ -103,6 +104,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Smi(args) => smi::smi(global, &args),
         Command::Topo { matrix: _ } => topo::topo(global),
+        Command::Serve(args) => serve::serve(global, &args),
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),
         Command::Mig { verb } => mig::mig(global, &verb),

@@ -2,6 +2,7 @@
 
 pub mod sample;
 mod sampler;
+pub mod serve;
 
 pub use sample::{Away, CardNow, ProcessNow, Sample};
 pub use sampler::Sampler;
