@@ -20,6 +20,8 @@ pub struct Attribution {
     pub pid: u32,
     /// The program's name: the last part of its first argument, else /proc/PID/comm.
     pub command: Seen<String>,
+    /// Its first argument, whole: "/usr/lib/jellyfin-ffmpeg/ffmpeg".
+    pub program: Seen<String>,
     /// The real user id. Absent: the process ended, or is not of this PID namespace.
     pub user: Seen<u32>,
     pub owner: OwnedBy,
@@ -219,7 +221,8 @@ pub(crate) fn whose(machine: &dyn Machine, names: &mut Names, pid: u32) -> Attri
     let (owner, outer) = owner(machine, names, cgroup.get().map_or("", String::as_str), &told);
     let command = told.command(machine, pid);
     let app = apps::of(&owner, &told.arguments, command.get().map_or("", String::as_str));
-    Attribution { pid, command, user: told.user, owner, app, outer }
+    let program = told.arguments.into_iter().next().filter(|first| !first.is_empty()).into();
+    Attribution { pid, command, program, user: told.user, owner, app, outer }
 }
 
 fn owner(machine: &dyn Machine, names: &mut Names, cgroup: &str, told: &Told) -> (OwnedBy, Option<OwnedBy>) {

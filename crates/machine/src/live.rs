@@ -164,12 +164,13 @@ impl Root {
             }
             Err(errno) => return from_errno(errno),
         };
-        match rustix::fs::fstat(&fd) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+        let size = match rustix::fs::fstat(&fd) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat.st_size,
             Ok(_) => return Seen::Unreadable(Reason::Other("is no regular file".into())),
             Err(errno) => return from_errno(errno),
-        }
-        let mut bytes = Vec::new();
+        };
+        // procfs and sysfs tell no size: room for most of their files, so that one read is enough.
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).min(limit).max(2048) + 1);
         let read = std::fs::File::from(fd).take(limit as u64 + 1).read_to_end(&mut bytes);
         match read {
             Ok(_) if bytes.len() > limit => Seen::Unreadable(Reason::TooLarge),

@@ -30,6 +30,7 @@ mod specs;
 mod status;
 mod stress;
 mod target;
+mod top;
 mod trial;
 mod vms;
 mod watch;
@@ -99,6 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             }
             Ok(gpus::status(&inventory, args.card))
         }
+        Command::Top(args) => top::top(global, &args),
         Command::Smi(args) => smi::smi(global, &args),
         Command::Stress(args) => stress::stress(global, &args),
         Command::Codecs { card } => codecs::codecs(global, card),

@@ -1,6 +1,7 @@
 //! Who uses the GPU, now and over time: one sampler that keeps NVML open, and what is made of its samples.
 
 pub mod sample;
+pub mod top;
 mod sampler;
 
 pub use sample::{Away, CardNow, ProcessNow, Sample};

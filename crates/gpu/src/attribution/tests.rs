@@ -236,7 +236,7 @@ fn system_containers_have_titles_and_stay_around_what_runs_in_them() {
     let found = whose(&machine(
         "/lxc/105/ns/system.slice/jellyfin.service",
         &["/usr/lib/jellyfin-ffmpeg/ffmpeg"],
-        &[config.clone()],
+        std::slice::from_ref(&config),
     ));
     assert_eq!((found.owner.clone(), found.outer, found.app.as_deref()), (ct(), None, Some("jellyfin")));
     assert_eq!(found.owner.label(), "CT 105 (media)");

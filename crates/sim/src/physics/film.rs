@@ -29,8 +29,13 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
     gpu.memory_free = Seen::Is(1097 * MIB);
     gpu.utilization_gpu = Seen::Is(36);
     gpu.utilization_decoder = Seen::Is(21);
-    let (name, memory) = (Seen::Is(FFMPEG.into()), Seen::Is(949 * MIB));
-    gpu.processes = Seen::Is(vec![NvmlProcess { memory, name, ..NvmlProcess::blank(PID, "C") }]);
+    let mut process = NvmlProcess::blank(PID, "C");
+    process.name = Seen::Is(FFMPEG.into());
+    process.memory = Seen::Is(949 * MIB);
+    (process.sm, process.memory_use) = (Seen::Is(36), Seen::Is(12));
+    // The chip has no encoder: the driver says 0 of it all the same.
+    (process.encoder, process.decoder) = (Seen::Is(0), Seen::Is(21));
+    gpu.processes = Seen::Is(vec![process]);
     let node = format!("/dev/nvidia{}", gpu.minor.get().copied().unwrap_or(0));
     let (pod, container) = jellyfin(&tree);
     tree.set_answer(Question::Nvml, Some(&Answer::Nvml(report)))?;
@@ -50,8 +55,12 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
     tree.write(&format!("{dir}/comm"), "ffmpeg\n")?;
     tree.write(
         &format!("{dir}/status"),
-        format!("Name:\tffmpeg\nState:\tR (running)\nPid:\t{PID}\nNSpid:\t{PID}\t212\n"),
+        format!(
+            "Name:\tffmpeg\nState:\tR (running)\nPid:\t{PID}\nPPid:\t1502\nUid:\t0\t0\t0\t0\nNSpid:\t{PID}\t212\n"
+        ),
     )?;
+    let zeros = "0 ".repeat(17);
+    tree.write(&format!("{dir}/stat"), format!("{PID} (ffmpeg) R 1502 {zeros}96400 0\n"))?;
     let slice = format!("kubepods-besteffort-pod{}", pod.replace('-', "_"));
     let path = format!("/kubepods.slice/kubepods-besteffort.slice/{slice}.slice/docker-{container}.scope");
     let controllers = ["12:devices", "11:memory", "4:cpu,cpuacct", "1:name=systemd"];

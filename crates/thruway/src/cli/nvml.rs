@@ -56,7 +56,7 @@ pub struct SmiArgs {
 }
 
 /// "500ms", "1s", "2m"; a bare number is seconds. Between a tenth of a second and a day.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| format!("\"{text}\" is no time; write 500ms, 1s or 2m"))?;

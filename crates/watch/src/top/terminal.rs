@@ -1,0 +1,97 @@
+//! The terminal: taken, and given back as it was whatever happens.
+
+use std::io::{self, Stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ratatui::crossterm::execute;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::backend::CrosstermBackend;
+use ratatui::{Frame, Terminal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::low_level;
+
+/// What a signal asks for.
+pub(super) enum Signal {
+    None,
+    End,
+    /// It was stopped and runs again.
+    Resumed,
+}
+
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    end: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    registered: Vec<signal_hook::SigId>,
+}
+
+type Hook = Box<dyn Fn(&std::panic::PanicHookInfo<'_>) + Sync + Send + 'static>;
+
+impl Screen {
+    pub(super) fn open() -> io::Result<Screen> {
+        let (end, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let mut registered = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            registered.push(signal_hook::flag::register(signal, Arc::clone(&end))?);
+        }
+        registered.push(signal_hook::flag::register(SIGTSTP, Arc::clone(&stop))?);
+        // The message of a panic is to be read: on the screen that was there before.
+        let before: Hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let _ = restore();
+            before(info);
+        }));
+        take()?;
+        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| {
+            let _ = restore();
+        })?;
+        Ok(Screen { terminal, end, stop, registered })
+    }
+
+    pub(super) fn draw(&mut self, frame: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.terminal.draw(frame).map(|_| ())
+    }
+
+    pub(super) fn signal(&mut self) -> io::Result<Signal> {
+        if self.end.load(Ordering::Relaxed) {
+            return Ok(Signal::End);
+        }
+        if self.stop.swap(false, Ordering::Relaxed) {
+            self.suspend()?;
+            return Ok(Signal::Resumed);
+        }
+        Ok(Signal::None)
+    }
+
+    /// Stops this program as ctrl-Z does, with the terminal as it was, and takes it again when it goes on.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        restore()?;
+        low_level::emulate_default_handler(SIGTSTP)?;
+        take()?;
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = restore();
+        for id in self.registered.drain(..) {
+            low_level::unregister(id);
+        }
+        if !std::thread::panicking() {
+            drop(std::panic::take_hook());
+        }
+    }
+}
+
+fn take() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen)
+}
+
+fn restore() -> io::Result<()> {
+    let left = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    disable_raw_mode().and(left)
+}
