@@ -40,7 +40,8 @@ pub fn top(global: &Global, args: &TopArgs) -> anyhow::Result<u8> {
         Color::Never => false,
         Color::Auto => std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|it| !it.is_empty()));
+    let locale =
+        ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|it| !it.is_empty()));
     let unicode = locale.is_some_and(|locale| {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")

@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use engines::{Engines, Programs, cannot};
-use gpu::attribution::{Attributor, OwnedBy};
+use gpu::attribution::{Attributor, Engine, OwnedBy};
 use serde_json::Value;
 use systemd::Systemd;
 
@@ -30,8 +30,9 @@ fn sleeper(seconds: u32) -> u32 {
         let here = std::fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-            // not whoever starts it: that one's line only ends so
-            (line == wanted.as_bytes() || line == format!("/bin/{wanted}").as_bytes()).then_some(pid)
+            let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+            // whoever starts it has a line that ends so too
+            (line.ends_with(wanted.as_bytes()) && ["busybox", "sleep"].contains(&name.trim())).then_some(pid)
         });
         match here {
             Some(pid) => return pid,
@@ -45,7 +46,9 @@ fn sleeper(seconds: u32) -> u32 {
 fn whose(machine: &Engines, pid: u32) -> Value {
     machine.write(
         BOX,
-        &format!("[[gpus]]\nindex = 0\nset = {{ processes = [{{ pid = {pid}, kind = 'C', memory_mib = 949, sm = 36 }}] }}\n"),
+        &format!(
+            "[[gpus]]\nindex = 0\nset = {{ processes = [{{ pid = {pid}, kind = 'C', memory_mib = 949, sm = 36 }}] }}\n"
+        ),
     );
     let mut command = machine.outside(&["thruway", "top", "--json"]);
     let output = command.stdin(Stdio::null()).output().expect("nsenter, of util-linux");
@@ -94,7 +97,8 @@ fn containerds_containers_go_by_their_ids_in_every_namespace() {
     machine.run(&["systemctl", "start", "containerd.service"]);
     rootfs(&machine);
     for (namespace, name, seconds) in [("default", "trainer", "7102"), ("films", "server", "7103")] {
-        let run = ["ctr", "-n", namespace, "run", "-d", "--rootfs", "/tmp/rootfs", name, "busybox", "sleep", seconds];
+        let run =
+            ["ctr", "-n", namespace, "run", "-d", "--rootfs", "/tmp/rootfs", name, "/bin/busybox", "sleep", seconds];
         machine.run(&run);
         let found = whose(&machine, sleeper(seconds.parse().expect("a number")));
         said(&found, "container", "containerd");
@@ -113,14 +117,29 @@ fn podmans_containers_have_their_names_for_root_and_for_a_user() {
     rootfs(&machine);
     machine.run(&["sh", "-c", "cd /tmp/rootfs && busybox tar -c . | podman import - example.test/plex:1"]);
     let run = |seconds: &'static str| {
-        ["podman", "run", "-d", "--network", "host", "--name", "films", "example.test/plex:1", "busybox", "sleep", seconds]
+        [
+            "podman",
+            "run",
+            "-d",
+            "--network",
+            "host",
+            "--name",
+            "films",
+            "example.test/plex:1",
+            "busybox",
+            "sleep",
+            seconds,
+        ]
     };
     let id = machine.run(&run("7104"));
     let found = whose(&machine, sleeper(7104));
     said(&found, "container", "podman");
     let owner = &found["owner"];
     assert_eq!(owner["id"], id.lines().last().unwrap_or_default());
-    assert_eq!((&owner["name"], &owner["image"], &owner["user"]), (&"films".into(), &"example.test/plex:1".into(), &Value::Null));
+    assert_eq!(
+        (&owner["name"], &owner["image"], &owner["user"]),
+        (&"films".into(), &"example.test/plex:1".into(), &Value::Null)
+    );
     assert_eq!(found["app"], "plex");
     machine.run(&["podman", "rm", "-f", "-t", "0", "films"]);
 
@@ -148,37 +167,62 @@ fn podmans_containers_have_their_names_for_root_and_for_a_user() {
     said(&found, "container", "podman");
     let owner = &found["owner"];
     assert_eq!(owner["id"], id.lines().last().unwrap_or_default());
-    assert_eq!((&owner["name"], &owner["image"], &owner["user"]), (&"films".into(), &"example.test/plex:1".into(), &4242.into()));
+    assert_eq!(
+        (&owner["name"], &owner["image"], &owner["user"]),
+        (&"films".into(), &"example.test/plex:1".into(), &4242.into())
+    );
     as_ann(&["podman", "rm", "-f", "-t", "0", "films"]);
 }
 
+/// A bundle that sleeps so long, at /tmp/NAME.
+fn bundle(machine: &Engines, program: &str, seconds: u32) {
+    let script = format!(
+        "mkdir -p /tmp/{program} && cd /tmp/{program} && {program} spec && busybox sed -i 's/\"terminal\": true/\"terminal\": false/; \
+         s/\"sh\"/\"busybox\", \"sleep\", \"{seconds}\"/; s/\"path\": \"rootfs\"/\"path\": \"\\/tmp\\/rootfs\"/' config.json"
+    );
+    machine.run(&["sh", "-c", &script]);
+}
+
 #[test]
-fn what_runc_or_crun_started_by_hand_is_a_container_of_that_id() {
+fn what_runc_started_by_hand_is_a_container_of_that_id() {
     if let Some(why) = cannot(&["runc", "busybox", "unshare", "nsenter"]) {
         return println!("SKIP: {why}");
     }
     let machine = machine();
     rootfs(&machine);
-    for (program, seconds) in [("runc", "7106"), ("crun", "7107")] {
-        let bundle = format!("/tmp/{program}");
-        let script = format!(
-            "mkdir -p {bundle} && cd {bundle} && ln -sfn /tmp/rootfs rootfs && runc spec && busybox sed -i 's/\"terminal\": true/\"terminal\": \
-             false/; s/\"sh\"/\"busybox\", \"sleep\", \"{seconds}\"/; s/\"path\": \"rootfs\"/\"path\": \"\\/tmp\\/rootfs\"/' config.json"
-        );
-        machine.run(&["sh", "-c", &script]);
-        let name = format!("by-hand-{program}");
-        let start = format!("cd {bundle} && {program} run --detach {name} > /tmp/out 2>&1 < /dev/null || {{ cat /tmp/out; exit 1; }}");
-        if let Err(why) = machine.tried(&["sh", "-c", &start]) {
-            // crun does not take every kernel's hybrid cgroups
-            println!("SKIP: {program} starts no container here: {}", why.trim());
-            assert_eq!(program, "crun", "{why}");
-            continue;
-        }
-        let found = whose(&machine, sleeper(seconds.parse().expect("a number")));
-        said(&found, "container", "unknown");
-        assert_eq!((&found["owner"]["id"], &found["owner"]["name"]), (&Value::from(name.clone()), &Value::from(name.clone())));
-        machine.run(&[program, "delete", "--force", &name]);
+    bundle(&machine, "runc", 7106);
+    machine.run(&[
+        "sh",
+        "-c",
+        "cd /tmp/runc && runc run --detach by-hand > /tmp/out 2>&1 < /dev/null || { cat /tmp/out; exit 1; }",
+    ]);
+    let found = whose(&machine, sleeper(7106));
+    said(&found, "container", "unknown");
+    assert_eq!((&found["owner"]["id"], &found["owner"]["name"]), (&"by-hand".into(), &"by-hand".into()));
+    machine.run(&["runc", "delete", "--force", "by-hand"]);
+}
+
+/// crun takes no hybrid cgroups: it sees version 2 alone, and gives its container no cgroup of its own.
+#[test]
+fn what_crun_started_without_a_cgroup_is_known_by_its_first_process() {
+    if let Some(why) = cannot(&["crun", "busybox", "unshare", "nsenter"]) {
+        return println!("SKIP: {why}");
     }
+    let machine = machine();
+    rootfs(&machine);
+    bundle(&machine, "crun", 7107);
+    let script = "[ ! -d /sys/fs/cgroup/unified ] || mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup; cd /tmp/crun && crun \
+                  --cgroup-manager=disabled run --detach by-hand > /tmp/out 2>&1 < /dev/null || { cat /tmp/out; exit 1; }";
+    machine.run(&["unshare", "-m", "sh", "-c", script]);
+    let status: Value =
+        serde_json::from_str(&machine.read("/run/crun/by-hand/status").expect("its state")).expect("JSON");
+    let pid = u32::try_from(status["pid"].as_u64().expect("a number")).expect("a number");
+    // the machine's own processes, as its own files number them
+    let root = machine::Root::mounted(&machine.at("/"), "/").expect("its root");
+    let found = Attributor::new().look(&root, &[pid]).remove(0);
+    let (id, name) = ("by-hand".to_owned(), Some("by-hand".to_owned()));
+    assert_eq!(found.owner, OwnedBy::Container { engine: Engine::Unknown, id, name, image: None, user: None });
+    machine.run(&["crun", "delete", "--force", "by-hand"]);
 }
 
 /// busybox and a shell at /tmp/rootfs.

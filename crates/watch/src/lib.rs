@@ -1,8 +1,8 @@
 //! Who uses the GPU, now and over time: one sampler that keeps NVML open, and what is made of its samples.
 
 pub mod sample;
-pub mod top;
 mod sampler;
+pub mod top;
 
 pub use sample::{Away, CardNow, ProcessNow, Sample};
 pub use sampler::Sampler;

@@ -133,7 +133,8 @@ pub fn draw(frame: &mut Frame<'_>, view: &mut View) {
         processes(&mut pen, view, &paint);
     }
     if area.height > 3 {
-        let mut pen = Pen { buffer: frame.buffer_mut(), area: Rect { y: area.y + area.height - 1, height: 1, ..area }, next: 0 };
+        let mut pen =
+            Pen { buffer: frame.buffer_mut(), area: Rect { y: area.y + area.height - 1, height: 1, ..area }, next: 0 };
         keys(&mut pen, view, &paint);
     }
 }
@@ -196,10 +197,7 @@ fn cards(pen: &mut Pen<'_>, view: &View, paint: &Paint) {
         for card in &sample.away {
             let tone = if matches!(card.holder, Holder::Vm(_)) { Tone::Plain } else { Tone::Faint };
             let (name, who) = super::table::away(card);
-            pen.line(vec![
-                paint.span(Tone::Strong, format!(" - {name}")),
-                paint.span(tone, format!("  {who}")),
-            ]);
+            pen.line(vec![paint.span(Tone::Strong, format!(" - {name}")), paint.span(tone, format!("  {who}"))]);
         }
     }
 }
@@ -328,7 +326,9 @@ fn processes(pen: &mut Pen<'_>, view: &mut View, paint: &Paint) {
     }
     if all > shown.len() && pen.left() > 0 {
         let last = view.from + shown.len();
-        pen.line(vec![paint.span(Tone::Faint, format!("{} to {last} of {all}: arrow keys", (view.from + 1).min(last)))]);
+        pen.line(vec![
+            paint.span(Tone::Faint, format!("{} to {last} of {all}: arrow keys", (view.from + 1).min(last))),
+        ]);
     }
 }
 

@@ -69,7 +69,9 @@ pub fn whose(owner: &OwnedBy) -> String {
     match owner {
         OwnedBy::Pod { container: Some(container), .. } => format!("pod {} ({container})", owner.label()),
         OwnedBy::Pod { .. } => format!("pod {}", owner.label()),
-        OwnedBy::Container { engine, .. } if *engine != Engine::Unknown => format!("{} {}", engine.name(), owner.label()),
+        OwnedBy::Container { engine, .. } if *engine != Engine::Unknown => {
+            format!("{} {}", engine.name(), owner.label())
+        }
         OwnedBy::Container { id, .. } => format!("container {}", short(id)),
         OwnedBy::Vm { .. } => format!("VM {}", owner.label()),
         OwnedBy::Unit { unit, user: Some(_) } => format!("{unit} (user)"),
@@ -87,7 +89,9 @@ fn program(path: Option<&String>) -> String {
         false => return path.clone(),
     };
     match parts.as_slice() {
-        [.., above, last] if !PLAIN.contains(above) && above != last => format!("{above}/{last}"),
+        // "jellyfin-ffmpeg" says all of "jellyfin-ffmpeg/ffmpeg"
+        [.., above, last] if above.contains(last) => (*above).to_owned(),
+        [.., above, last] if !PLAIN.contains(above) => format!("{above}/{last}"),
         [.., last] => (*last).to_owned(),
         [] => path.clone(),
     }
@@ -120,6 +124,11 @@ pub(super) fn size(bytes: Option<u64>) -> String {
 
 pub(super) fn per_cent(value: Option<u32>) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value} %"))
+}
+
+/// As [`per_cent`], in four columns.
+pub(super) fn narrow(value: Option<u32>) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value}%"))
 }
 
 /// The value with its unit, or "-".

@@ -7,7 +7,7 @@ use model::Seen;
 use serde_json::{Value, json};
 
 use super::Sort;
-use super::rows::{self, Row, cut, per_cent, size, told};
+use super::rows::{self, Row, cut, narrow, size, told};
 use crate::{Away, Sample};
 
 /// The version of the JSON form.
@@ -23,29 +23,27 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// What these rows need, within so many columns: whose comes first, then the program, then the app.
+    /// What these rows need, within so many columns. Where it is narrow users go first; whose and the program share what is left.
     pub(super) fn fitting(rows: &[Row], columns: usize) -> Columns {
         let longest = |get: fn(&Row) -> &String, least: usize, most: usize| {
             rows.iter().map(|row| get(row).chars().count()).max().unwrap_or(0).clamp(least, most)
         };
-        let pid = rows.iter().map(|row| row.pid.to_string().len()).max().unwrap_or(0).max(7);
+        let pid = rows.iter().map(|row| row.pid.to_string().len()).max().unwrap_or(0).max(5);
         // GPU, MEMORY, SM, ENC, DEC and the blanks between
-        let room = columns.saturating_sub(pid + 35);
-        let user = if room >= 60 { longest(|row| &row.user, 4, 10) } else { 0 };
+        let room = columns.saturating_sub(pid + 28);
+        let user = if room >= 80 { longest(|row| &row.user, 4, 10) } else { 0 };
         let room = room.saturating_sub(if user > 0 { user + 2 } else { 0 });
-        let app = if room >= 36 { longest(|row| &row.app, 3, 12) } else { 0 };
-        let room = room.saturating_sub(if app > 0 { app + 2 } else { 0 });
-        let program = longest(|row| &row.program, 7, 30).min((room * 2 / 5).max(7));
-        let whose = longest(|row| &row.whose, 5, 70).min(room.saturating_sub(program + 2));
-        Columns { pid, user, whose, app, program }
+        let app = if room >= 36 { longest(|row| &row.app, 3, 10) } else { 0 };
+        let room = room.saturating_sub(if app > 0 { app + 2 } else { 0 }).saturating_sub(4);
+        let (whose, program) = (longest(|row| &row.whose, 5, 80), longest(|row| &row.program, 7, 40));
+        let program = program.min(room.saturating_sub(whose).max(15)).min(room);
+        Columns { pid, user, whose: whose.min(room - program), app, program }
     }
 
     fn joined(&self, cells: [&str; 10]) -> String {
         let [pid, gpu, memory, sm, encoder, decoder, user, whose, app, program] = cells;
-        let mut line = format!(
-            "{pid:>width$} {gpu:>3} {memory:>9} {sm:>5} {encoder:>5} {decoder:>5}",
-            width = self.pid
-        );
+        let mut line =
+            format!("{pid:>width$} {gpu:>3} {memory:>8} {sm:>4} {encoder:>4} {decoder:>4}", width = self.pid);
         for (text, width) in [(user, self.user), (whose, self.whose), (app, self.app), (program, self.program)] {
             if width > 0 {
                 let text = cut(text, width);
@@ -65,11 +63,12 @@ impl Columns {
             &row.pid.to_string(),
             &row.card.to_string(),
             &size(row.memory),
-            &per_cent(row.sm),
-            &per_cent(row.encoder),
-            &per_cent(row.decoder),
+            &narrow(row.sm),
+            &narrow(row.encoder),
+            &narrow(row.decoder),
             &row.user,
-            &row.whose,
+            // "media/jellyfin-0" is known for a pod without the word
+            row.whose.strip_prefix("pod ").filter(|_| row.whose.chars().count() > self.whose).unwrap_or(&row.whose),
             &row.app,
             &row.program,
         ])
@@ -142,7 +141,9 @@ pub fn once(sample: &Sample, name: &str, users: &std::collections::HashMap<u32, 
     rows::sort(&mut all, Sort::Memory, false);
     out.push('\n');
     if sample.blind {
-        out.push_str("This is another PID namespace (a container): whose the processes are is told on the machine itself.\n");
+        out.push_str(
+            "This is another PID namespace (a container): whose the processes are is told on the machine itself.\n",
+        );
     }
     for card in &sample.cards {
         if let Some(why) = card.processes.unreadable() {

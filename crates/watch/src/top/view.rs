@@ -211,7 +211,8 @@ impl View {
             Key::Char('a') => self.only = None,
             Key::Char(digit @ '0'..='9') => {
                 let wanted = digit.to_digit(10);
-                let there = self.sample.iter().flat_map(|sample| &sample.cards).any(|card| Some(card.gpu.index) == wanted);
+                let there =
+                    self.sample.iter().flat_map(|sample| &sample.cards).any(|card| Some(card.gpu.index) == wanted);
                 if !there {
                     return Act::Nothing;
                 }
