@@ -59,8 +59,15 @@ impl Tmux {
 
     /// Starts it on a simulated machine; one look, so that the picture stays.
     fn top(&self, words: &str) -> String {
-        self.keys(&[&format!("{words}"), "Enter"]);
+        self.keys(&[words, "Enter"]);
         self.until("it draws", |screen| screen.contains(" quit") && screen.contains("WHOSE"))
+    }
+
+    /// What the shell runs.
+    fn child(&self) -> String {
+        let shell = self.run(&["display-message", "-p", "#{pane_pid}"]);
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", shell.trim())).expect("children");
+        children.split_whitespace().next().expect("a child").to_owned()
     }
 
     /// The shell is back, with its own screen and its own ways.
@@ -151,11 +158,7 @@ fn it_follows_the_size_down_to_nothing_and_gives_the_screen_back() {
 #[test]
 fn signals_give_the_screen_back_too() {
     let Some(tmux) = Tmux::start(80, 24) else { return };
-    let pid = || {
-        let shell = tmux.run(&["display-message", "-p", "#{pane_pid}"]);
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", shell.trim())).expect("children");
-        children.split_whitespace().next().expect("a child").to_owned()
-    };
+    let pid = || tmux.child();
     let signal = |name: &str| {
         let status = Command::new("kill").args([name, &pid()]).status().expect("kill, of procps or the shell");
         assert!(status.success(), "{name}");
@@ -179,6 +182,38 @@ fn signals_give_the_screen_back_too() {
         tmux.keys(&["q"]);
         tmux.is_back();
         tmux.keys(&["clear; echo before", "Enter"]);
+    }
+}
+
+/// Within a generous time; and it is not left to burn the machine where it is not so.
+fn ends(pid: &str, why: &str) {
+    let start = Instant::now();
+    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        if start.elapsed() > Duration::from_secs(5) {
+            let _ = Command::new("kill").args(["-KILL", pid]).status();
+            panic!("{why}: it goes on without a terminal");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    // the server is killed, so that nobody tells anybody anything; the window is closed; the shell is
+    for how in ["server", "window", "deaf"] {
+        let Some(tmux) = Tmux::start(80, 24) else { return };
+        let before = if how == "deaf" { "trap '' HUP; " } else { "" };
+        tmux.top(&format!("{before}{}", command("watch-film")));
+        let pid = tmux.child();
+        match how {
+            "window" => drop(tmux.run(&["kill-window"])),
+            _ => {
+                let server = tmux.run(&["display-message", "-p", "#{pid}"]);
+                let status = Command::new("kill").args(["-KILL", server.trim()]).status().expect("kill");
+                assert!(status.success());
+            }
+        }
+        ends(&pid, how);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{Sample, Sampler};
 pub use draw::draw;
 pub use rows::{Row, whose};
 pub use table::{json, once};
-use terminal::{Screen, Signal};
+use terminal::{Heard, Screen, Signal};
 pub use view::{Act, Key, Sort, View};
 
 /// How it is shown.
@@ -104,22 +104,29 @@ fn looped(
             true => Duration::from_millis(20),
             false => next.saturating_duration_since(Instant::now()).min(STEP),
         };
-        if !event::poll(wait)? {
-            continue;
-        }
-        match event::read()? {
-            Event::Key(key) if key.kind != KeyEventKind::Release => match view.key(Key::of(&key)) {
-                Act::Nothing => {}
-                Act::Draw => changed = true,
-                Act::Suspend => {
-                    screen.suspend()?;
-                    changed = true;
+        match screen.wait(wait)? {
+            Heard::Gone => return Ok(()),
+            Heard::Nothing => {}
+            // Nothing is waited for in here: all keys that are there, and no more.
+            Heard::Keys => {
+                while event::poll(Duration::ZERO)? {
+                    let Event::Key(key) = event::read()? else { continue };
+                    if key.kind == KeyEventKind::Release {
+                        continue;
+                    }
+                    match view.key(Key::of(&key)) {
+                        Act::Nothing => {}
+                        Act::Draw => changed = true,
+                        Act::Suspend => {
+                            screen.suspend()?;
+                            changed = true;
+                        }
+                        Act::Quit => return Ok(()),
+                    }
                 }
-                Act::Quit => return Ok(()),
-            },
-            Event::Resize(..) => changed = true,
-            _ => {}
+            }
         }
+        changed |= screen.resized()?;
     }
 }
 

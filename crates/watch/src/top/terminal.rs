@@ -3,12 +3,16 @@
 use std::io::{self, Stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::layout::Size;
 use ratatui::{Frame, Terminal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level;
 
@@ -25,6 +29,15 @@ pub(super) struct Screen {
     end: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     registered: Vec<signal_hook::SigId>,
+    size: Size,
+}
+
+/// What came of waiting.
+pub(super) enum Heard {
+    Nothing,
+    Keys,
+    /// The terminal is no more: its window was closed, the connection broke.
+    Gone,
 }
 
 type Hook = Box<dyn Fn(&std::panic::PanicHookInfo<'_>) + Sync + Send + 'static>;
@@ -34,6 +47,8 @@ impl Screen {
         let (end, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let mut registered = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The second one ends it at once, whatever it is doing; so it stands before the flag that the first one sets.
+            registered.push(signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&end))?);
             registered.push(signal_hook::flag::register(signal, Arc::clone(&end))?);
         }
         registered.push(signal_hook::flag::register(SIGTSTP, Arc::clone(&stop))?);
@@ -47,11 +62,35 @@ impl Screen {
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| {
             let _ = restore();
         })?;
-        Ok(Screen { terminal, end, stop, registered })
+        Ok(Screen { terminal, end, stop, registered, size: Size::default() })
     }
 
     pub(super) fn draw(&mut self, frame: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         self.terminal.draw(frame).map(|_| ())
+    }
+
+    /// Waits so long for a key, a new size or a signal.
+    ///
+    /// The descriptor is asked here, since crossterm's own wait turns in circles for ever once the terminal is gone.
+    pub(super) fn wait(&mut self, time: Duration) -> io::Result<Heard> {
+        let stdin = io::stdin();
+        let mut asked = [PollFd::new(&stdin, PollFlags::IN)];
+        let time = Timespec::try_from(time).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut asked, Some(&time)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let [heard] = asked.map(|one| one.revents());
+        if heard.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+            return Ok(Heard::Gone);
+        }
+        Ok(if heard.contains(PollFlags::IN) { Heard::Keys } else { Heard::Nothing })
+    }
+
+    /// Whether the terminal has another size than when this was asked last.
+    pub(super) fn resized(&mut self) -> io::Result<bool> {
+        let size = self.terminal.size()?;
+        Ok(std::mem::replace(&mut self.size, size) != size)
     }
 
     pub(super) fn signal(&mut self) -> io::Result<Signal> {
