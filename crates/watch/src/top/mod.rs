@@ -51,15 +51,16 @@ pub fn run(machine: &dyn Machine, options: &Options) -> io::Result<()> {
         let (ticks, wanted) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel::<Sample>();
         // A driver that hangs must not hang the keys.
-        scope.spawn(move || {
+        let looker = scope.spawn(move || {
             let mut sampler = Sampler::open(machine);
             while wanted.recv().is_ok() && tell.send(sampler.sample(machine)).is_ok() {}
         });
         let mut screen = Screen::open()?;
         let end = looped(&mut view, &mut screen, options.every, &ticks, &told);
         drop(screen);
-        // What hangs in the driver is not waited for.
         drop((ticks, told));
+        // Its panic has been told; it is an error here and no second panic.
+        looker.join().map_err(|_| io::Error::other("a look at the machine failed"))?;
         end
     })
 }

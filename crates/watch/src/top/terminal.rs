@@ -30,6 +30,8 @@ pub(super) struct Screen {
     stop: Arc<AtomicBool>,
     registered: Vec<signal_hook::SigId>,
     size: Size,
+    /// A panic gave the terminal back already, on whichever thread: what stands there now is its message.
+    lost: Arc<AtomicBool>,
 }
 
 /// What came of waiting.
@@ -53,19 +55,26 @@ impl Screen {
         }
         registered.push(signal_hook::flag::register(SIGTSTP, Arc::clone(&stop))?);
         // The message of a panic is to be read: on the screen that was there before.
+        let lost = Arc::new(AtomicBool::new(false));
         let before: Hook = std::panic::take_hook();
+        let told = Arc::clone(&lost);
         std::panic::set_hook(Box::new(move |info| {
-            let _ = restore();
+            if !told.swap(true, Ordering::SeqCst) {
+                let _ = restore();
+            }
             before(info);
         }));
         take()?;
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| {
             let _ = restore();
         })?;
-        Ok(Screen { terminal, end, stop, registered, size: Size::default() })
+        Ok(Screen { terminal, end, stop, registered, size: Size::default(), lost })
     }
 
     pub(super) fn draw(&mut self, frame: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        if self.lost.load(Ordering::SeqCst) {
+            return Err(io::Error::other("a look at the machine failed"));
+        }
         self.terminal.draw(frame).map(|_| ())
     }
 
@@ -115,7 +124,9 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = restore();
+        if !self.lost.swap(true, Ordering::SeqCst) {
+            let _ = restore();
+        }
         for id in self.registered.drain(..) {
             low_level::unregister(id);
         }
