@@ -20,6 +20,8 @@ pub struct Attribution {
     pub pid: u32,
     /// The program's name: the last part of its first argument, else /proc/PID/comm.
     pub command: Seen<String>,
+    /// Its first argument, whole: "/usr/lib/jellyfin-ffmpeg/ffmpeg".
+    pub program: Seen<String>,
     /// The real user id. Absent: the process ended, or is not of this PID namespace.
     pub user: Seen<u32>,
     pub owner: OwnedBy,
@@ -216,13 +218,14 @@ pub(crate) fn stat_of(text: &str) -> Option<(&str, u64)> {
 pub(crate) fn whose(machine: &dyn Machine, names: &mut Names, pid: u32) -> Attribution {
     let told = Told::read(machine, pid);
     let cgroup = machine.text(&format!("/proc/{pid}/cgroup"));
-    let (owner, outer) = owner(machine, names, cgroup.get().map_or("", String::as_str), &told);
+    let (owner, outer) = owner(machine, names, pid, cgroup.get().map_or("", String::as_str), &told);
     let command = told.command(machine, pid);
     let app = apps::of(&owner, &told.arguments, command.get().map_or("", String::as_str));
-    Attribution { pid, command, user: told.user, owner, app, outer }
+    let program = told.arguments.into_iter().next().filter(|first| !first.is_empty()).into();
+    Attribution { pid, command, program, user: told.user, owner, app, outer }
 }
 
-fn owner(machine: &dyn Machine, names: &mut Names, cgroup: &str, told: &Told) -> (OwnedBy, Option<OwnedBy>) {
+fn owner(machine: &dyn Machine, names: &mut Names, pid: u32, cgroup: &str, told: &Told) -> (OwnedBy, Option<OwnedBy>) {
     let place = cgroup::place(cgroup);
     let mut owners: Vec<OwnedBy> = place
         .boxes
@@ -237,7 +240,7 @@ fn owner(machine: &dyn Machine, names: &mut Names, cgroup: &str, told: &Told) ->
     if owners.is_empty() {
         let by_hand = place.tail.as_ref().and_then(|(above, last)| names.by_state(machine, above, last, place.user));
         // Without a cgroup of its own (a rootless engine on version 1) whoever watches over a container still knows it.
-        owners.extend(by_hand.or_else(|| told.nested.then(|| watched(machine, names, told.parent)).flatten()));
+        owners.extend(by_hand.or_else(|| told.nested.then(|| watched(machine, names, pid, told.parent)).flatten()));
     }
     if !matches!(owners.last(), Some(OwnedBy::Vm { .. }))
         && vms::is_vmm(&told.arguments)
@@ -268,10 +271,15 @@ fn vm(machine: &dyn Machine, names: &Names, id: &str, arguments: &[String]) -> O
     OwnedBy::Vm { id, name }
 }
 
-/// A container by the program that its engine left to watch over it, among the parents of a process.
-fn watched(machine: &dyn Machine, names: &mut Names, mut parent: Option<u32>) -> Option<OwnedBy> {
+/// A container by the program that its engine left to watch over it, or by its runtime's word of its first process, among a process
+/// and its parents.
+fn watched(machine: &dyn Machine, names: &mut Names, pid: u32, parent: Option<u32>) -> Option<OwnedBy> {
+    let (mut pid, mut parent) = (pid, parent);
     for _ in 0..32 {
-        let pid = parent.filter(|pid| *pid > 1)?;
+        if let Some(owner) = names.by_first_process(machine, pid) {
+            return Some(owner);
+        }
+        pid = parent.filter(|pid| *pid > 1)?;
         let told = Told::read(machine, pid);
         let after = |flag: &str| vms::after(&told.arguments, flag);
         let program = told.arguments.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();

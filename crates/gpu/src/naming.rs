@@ -75,6 +75,8 @@ pub(crate) struct Names {
     links: Aged<BTreeMap<String, InPod>>,
     cluster: Aged<Cluster>,
     engines: Aged<BTreeMap<String, Named>>,
+    /// First process → container of runc and crun by hand, and whose it is.
+    first: Aged<BTreeMap<u32, (String, Option<u32>)>>,
 }
 
 impl Names {
@@ -171,6 +173,12 @@ impl Names {
             let (id, name) = (id.to_owned(), Some(id.to_owned()));
             OwnedBy::Container { engine: Engine::Unknown, id, name, image: None, user }
         })
+    }
+
+    /// A container of runc or crun by hand, by its first process: where it has no cgroup of its own.
+    pub(crate) fn by_first_process(&mut self, machine: &dyn Machine, pid: u32) -> Option<OwnedBy> {
+        let (id, user) = self.first.find(LIST, || files::first_processes(machine), |all| all.get(&pid).cloned())?;
+        Some(OwnedBy::Container { engine: Engine::Unknown, name: Some(id.clone()), id, image: None, user })
     }
 
     /// A system container, by Proxmox VE's configuration where it has one.

@@ -8,6 +8,7 @@ mod mig;
 mod nvml;
 mod serve;
 mod stress;
+mod top;
 mod trial;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
+pub use top::TopArgs;
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
 
 #[derive(Parser, Debug)]
@@ -149,6 +151,16 @@ pub enum Command {
                       1 none, 2 could not look."
     )]
     Gpus(GpusArgs),
+    /// Who uses the GPUs: cards with their history, processes with container, pod and app
+    #[command(
+        long_about = "Who uses the GPUs now, drawn anew each second: each card with its history (compute units, memory, encoder, \
+                      decoder) and each process on it with its container, pod, unit, system container or VM, and the app that \
+                      people know it by. Cards that a VM has are listed with it. It asks NVML, /proc and the engines' own files, \
+                      and changes nothing. Run it as root to have the names of all containers; inside a container the processes' \
+                      owners are hidden, and it says so.\n\nKeys: q quit, s sort, r reverse, c or 0 to 9 one card, a all, p pause, \
+                      arrows scroll, h help.\n\nExit status: 0 drawn, 1 no card, 2 could not look."
+    )]
+    Top(TopArgs),
     /// What the driver says of its GPUs, in nvidia-smi's forms
     #[command(
         long_about = "What the driver's NVML says of its GPUs, in the forms of nvidia-smi, printed by thruway: the table, -L, \

@@ -33,6 +33,7 @@ mod status;
 mod stress;
 mod target;
 mod topo;
+mod top;
 mod trial;
 mod vms;
 mod watch;
@@ -102,6 +103,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             }
             Ok(gpus::status(&inventory, args.card))
         }
+        Command::Top(args) => top::top(global, &args),
         Command::Smi(args) => smi::smi(global, &args),
         Command::Topo { matrix: _ } => topo::topo(global),
         Command::Serve(args) => serve::serve(global, &args),

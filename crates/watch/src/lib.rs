@@ -3,6 +3,7 @@
 pub mod sample;
 mod sampler;
 pub mod serve;
+pub mod top;
 
 pub use sample::{Away, CardNow, ProcessNow, Sample};
 pub use sampler::Sampler;

@@ -102,7 +102,8 @@ impl Sampler {
                     .map(|mut process| {
                         let whose = whose.get(&process.pid).cloned().unwrap_or_else(|| hidden(process.pid));
                         if !process.name.is_there() && !blind {
-                            process.name = whose.command.clone();
+                            process.name =
+                                if whose.program.is_there() { whose.program.clone() } else { whose.command.clone() };
                         }
                         ProcessNow { process, whose }
                     })
@@ -173,5 +174,13 @@ fn blind(machine: &dyn Machine) -> bool {
 }
 
 fn hidden(pid: u32) -> Attribution {
-    Attribution { pid, command: Seen::Absent, user: Seen::Absent, owner: OwnedBy::Hidden, app: None, outer: None }
+    Attribution {
+        pid,
+        command: Seen::Absent,
+        program: Seen::Absent,
+        user: Seen::Absent,
+        owner: OwnedBy::Hidden,
+        app: None,
+        outer: None,
+    }
 }

@@ -39,7 +39,7 @@ pub(super) fn of(owner: &OwnedBy, arguments: &[String], command: &str) -> Option
     let path = arguments.first().map_or("", String::as_str);
     let by_program = || {
         let is = |program: &&str| if program.contains('/') { path.starts_with(*program) } else { *program == command };
-        table().iter().find(|app| app.programs.iter().any(|program| is(&program)))
+        table().iter().find(|app| app.programs.iter().any(is))
     };
     // A system container or a VM may hold many: what runs says more than its name.
     let many = matches!(owner, OwnedBy::System { .. });

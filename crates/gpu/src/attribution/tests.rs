@@ -230,13 +230,27 @@ fn what_was_started_by_runc_or_crun_alone_is_known_by_its_state() {
 }
 
 #[test]
+fn what_has_no_cgroup_of_its_own_is_known_by_the_containers_first_process() {
+    for (file, text, user) in [
+        ("/run/runc/by-hand/state.json", r#"{"id": "by-hand", "init_process_pid": 60}"#, None),
+        ("/run/user/1000/crun/by-hand/status", r#"{"pid": 60}"#, Some(1000)),
+    ] {
+        let mut memory = machine("/", &["x"], &[(file, text.into())]);
+        process(&mut memory, 77, 60, "/", &["x"], "77 9");
+        process(&mut memory, 60, 1, "/", &["init"], "60 1");
+        let (id, name) = ("by-hand".to_owned(), Some("by-hand".to_owned()));
+        assert_eq!(whose(&memory).owner, OwnedBy::Container { engine: Engine::Unknown, id, name, image: None, user });
+    }
+}
+
+#[test]
 fn system_containers_have_titles_and_stay_around_what_runs_in_them() {
     let config = ("/etc/pve/lxc/105.conf", "arch: amd64\nhostname: media\n[before]\nhostname: old\n".to_owned());
     let ct = || OwnedBy::System { name: "105".into(), title: Some("media".into()) };
     let found = whose(&machine(
         "/lxc/105/ns/system.slice/jellyfin.service",
         &["/usr/lib/jellyfin-ffmpeg/ffmpeg"],
-        &[config.clone()],
+        std::slice::from_ref(&config),
     ));
     assert_eq!((found.owner.clone(), found.outer, found.app.as_deref()), (ct(), None, Some("jellyfin")));
     assert_eq!(found.owner.label(), "CT 105 (media)");

@@ -217,6 +217,23 @@ fn crio(machine: &dyn Machine, id: &str) -> Option<Named> {
     })
 }
 
+/// First process → container, of runc and crun that no engine started: root's state directories, and the users'.
+pub(super) fn first_processes(machine: &dyn Machine) -> BTreeMap<u32, (String, Option<u32>)> {
+    let users = machine.names("/run/user").into_iter().filter_map(|name| name.parse::<u32>().ok());
+    let dirs = users.map(|user| (format!("/run/user/{user}"), Some(user))).chain([("/run".to_owned(), None)]);
+    let mut found = BTreeMap::new();
+    for (dir, user) in dirs {
+        for (runtime, file, key) in [("runc", "state.json", "init_process_pid"), ("crun", "status", "pid")] {
+            for id in machine.names(&format!("{dir}/{runtime}")) {
+                let state = machine.read(&format!("{dir}/{runtime}/{id}/{file}")).is().and_then(|bytes| json(&bytes));
+                let pid = state.and_then(|state| u32::try_from(state.get(key)?.as_u64()?).ok());
+                found.extend(pid.map(|pid| (pid, (id, user))));
+            }
+        }
+    }
+    found
+}
+
 /// This directory in the homes of people (and of root), where it is there.
 fn homes(machine: &dyn Machine, below: &str) -> Vec<Root> {
     let passwd = machine.text("/etc/passwd").is().unwrap_or_default();

@@ -13,6 +13,7 @@ use crate::tree::Tree;
 const PID: u32 = 1719;
 const FFMPEG: &str = "/usr/lib/jellyfin-ffmpeg/ffmpeg";
 const MIB: u64 = 1 << 20;
+const LOGS: &str = "/var/log/containers";
 
 fn refused<T>(message: &str) -> Result<T, PhysicsError> {
     Err(PhysicsError::Refused(message.into()))
@@ -29,11 +30,19 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
     gpu.memory_free = Seen::Is(1097 * MIB);
     gpu.utilization_gpu = Seen::Is(36);
     gpu.utilization_decoder = Seen::Is(21);
-    let (name, memory) = (Seen::Is(FFMPEG.into()), Seen::Is(949 * MIB));
-    let (sm, decoder, encoder) = (Seen::Is(36), Seen::Is(21), Seen::Is(0));
-    gpu.processes = Seen::Is(vec![NvmlProcess { memory, name, sm, decoder, encoder, ..NvmlProcess::blank(PID, "C") }]);
+    let mut process = NvmlProcess::blank(PID, "C");
+    process.name = Seen::Is(FFMPEG.into());
+    process.memory = Seen::Is(949 * MIB);
+    (process.sm, process.memory_use) = (Seen::Is(36), Seen::Is(12));
+    // The chip has no encoder: the driver says 0 of it all the same.
+    (process.encoder, process.decoder) = (Seen::Is(0), Seen::Is(21));
+    gpu.processes = Seen::Is(vec![process]);
     let node = format!("/dev/nvidia{}", gpu.minor.get().copied().unwrap_or(0));
-    let (pod, container) = jellyfin(&tree);
+    let Jellyfin { namespace, pod: name, uid: pod, id: container } = jellyfin(&tree);
+    // As the kubelet links a container's log.
+    tree.write(&format!("/var/log/pods/{namespace}_{name}_{pod}/jellyfin/0.log"), "")?;
+    let log = format!("/var/log/pods/{namespace}_{name}_{pod}/jellyfin/0.log");
+    tree.link(&format!("{LOGS}/{name}_{namespace}_jellyfin-{container}.log"), &log)?;
     tree.set_answer(Question::Nvml, Some(&Answer::Nvml(report)))?;
     let dir = format!("/proc/{PID}");
     let words = [
@@ -51,12 +60,14 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
     tree.write(&format!("{dir}/comm"), "ffmpeg\n")?;
     tree.write(
         &format!("{dir}/status"),
-        format!("Name:\tffmpeg\nState:\tR (running)\nPid:\t{PID}\nNSpid:\t{PID}\t212\n"),
+        format!("Name:\tffmpeg\nState:\tR (running)\nPid:\t{PID}\nPPid:\t1502\nUid:\t0\t0\t0\t0\nNSpid:\t{PID}\t212\n"),
     )?;
     let library =
         |name: &str| format!("7f0000000000-7f0000100000 r-xp 00000000 08:01 99 /usr/lib/x86_64-linux-gnu/{name}\n");
     let maps: String = ["libcuda.so.510.54", "libnvcuvid.so.510.54"].map(library).concat();
     tree.write(&format!("{dir}/maps"), maps)?;
+    let zeros = "0 ".repeat(17);
+    tree.write(&format!("{dir}/stat"), format!("{PID} (ffmpeg) R 1502 {zeros}96400 0\n"))?;
     let slice = format!("kubepods-besteffort-pod{}", pod.replace('-', "_"));
     let path = format!("/kubepods.slice/kubepods-besteffort.slice/{slice}.slice/docker-{container}.scope");
     let controllers = ["12:devices", "11:memory", "4:cpu,cpuacct", "1:name=systemd"];
@@ -72,21 +83,38 @@ pub fn play_film(guest: &Path) -> Result<(), PhysicsError> {
 pub fn stop_film(guest: &Path) -> Result<(), PhysicsError> {
     let tree = Tree::open(guest)?;
     tree.remove(&format!("/proc/{PID}"))?;
+    tree.remove(LOGS)?;
     super::settle(&tree, &tree.functions()?)
 }
 
-/// Jellyfin's pod and container ids from the API's answer; made-up ones where no cluster answers.
-fn jellyfin(tree: &Tree) -> (String, String) {
-    let ids = || -> Option<(String, String)> {
+struct Jellyfin {
+    namespace: String,
+    pod: String,
+    uid: String,
+    /// The container's.
+    id: String,
+}
+
+/// Jellyfin's pod from the API's answer, and what the API does not tell of it made up.
+fn jellyfin(tree: &Tree) -> Jellyfin {
+    let told = || -> Option<Jellyfin> {
         let answer = tree.answer(Question::Kube(KubeList::Pods))?;
         let pods = answer.json()?.get("items")?.as_array()?;
-        let named = |pod: &&Value| {
-            pod.pointer("/metadata/name").and_then(Value::as_str).is_some_and(|n| n.contains("jellyfin"))
-        };
+        let text = |pod: &Value, pointer: &str| pod.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let named = |pod: &&Value| text(pod, "/metadata/name").is_some_and(|name| name.contains("jellyfin"));
         let pod = pods.iter().find(named)?;
-        let uid = pod.pointer("/metadata/uid")?.as_str()?.to_owned();
-        let container = pod.pointer("/status/containerStatuses/0/containerID")?.as_str()?;
-        Some((uid, container.rsplit('/').next()?.to_owned()))
+        let id = text(pod, "/status/containerStatuses/0/containerID");
+        Some(Jellyfin {
+            namespace: text(pod, "/metadata/namespace")?,
+            pod: text(pod, "/metadata/name")?,
+            uid: text(pod, "/metadata/uid")?,
+            id: id.and_then(|id| Some(id.rsplit('/').next()?.to_owned())).unwrap_or_else(|| "3f".repeat(32)),
+        })
     };
-    ids().unwrap_or_else(|| ("4f1c3a52-0b7d-4c7e-9d68-2f4f5e6a7b8c".into(), "3f".repeat(32)))
+    told().unwrap_or_else(|| Jellyfin {
+        namespace: "media".into(),
+        pod: "jellyfin".into(),
+        uid: "4f1c3a52-0b7d-4c7e-9d68-2f4f5e6a7b8c".into(),
+        id: "3f".repeat(32),
+    })
 }

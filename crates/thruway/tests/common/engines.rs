@@ -184,6 +184,16 @@ impl Engines {
         command
     }
 
+    /// A command that has the machine's files and this machine's own processes: as on a host, whose PID namespace is the first.
+    pub fn outside(&self, argv: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid.to_string(), "-m", "-r", "-w", "--", "unshare", "-m", "sh", "-c"]);
+        command.args(["mount -t proc proc /proc; exec \"$@\"", "sh"]).args(argv);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", "/root").env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
     pub fn output(&self, argv: &[&str]) -> Output {
         let (program, args) = argv.split_first().expect("a program");
         self.command(program).args(args).output().expect("nsenter, of util-linux")
