@@ -3,7 +3,7 @@
 //! Names, types, units and labels as its default-counters.csv and its text have them (4.x). What needs DCGM's profiling module
 //! (DCGM_FI_PROF_* but for the link's bytes) and what a card does not report has no series.
 
-use machine::nvml::NvmlGpu;
+use machine::nvml::{NvmlGpu, NvmlMigDevice};
 use model::Seen;
 
 use super::names::large;
@@ -45,14 +45,33 @@ const FIELDS: &[(&str, Kind, &str, Read)] = &[
     ("DCGM_FI_PROF_PCIE_RX_BYTES", Gauge, "Bytes a second received over PCIe", |g| n(&g.pcie.get()?.received).map(|kb| kb * 1e3)),
 ];
 
+type ReadPart = fn(&NvmlMigDevice) -> Option<f64>;
+
+/// What a MIG device tells of itself.
+const PARTS: &[(&str, ReadPart)] = &[
+    ("DCGM_FI_DEV_FB_FREE", |device| mib(&device.memory_free)),
+    ("DCGM_FI_DEV_FB_USED", |device| mib(&device.memory_used)),
+    ("DCGM_FI_DEV_FB_RESERVED", |device| mib(&device.memory_reserved)),
+];
+
 /// `host_label`: "Hostname" as every release has it, or "hostname" as its newest code does.
 pub fn write(text: &mut Text, picture: &Picture<'_>, host_label: &str) {
     for (name, kind, help, read) in FIELDS {
         text.family(*kind, name, help, |series| {
             for card in &picture.cards {
-                if let Some(value) = read(&card.now.gpu) {
-                    let known = Labels::of(card, picture);
-                    series.put(&known.list(host_label), value);
+                let known = Labels::of(card, picture);
+                let part = PARTS.iter().find(|(part, _)| part == name);
+                let devices = card.now.gpu.mig.get().and_then(|mig| mig.devices.get());
+                match (part, devices) {
+                    // of a card that is cut each GPU instance's memory is told, as it is what can be had
+                    (Some((_, read)), Some(devices)) if !devices.is_empty() => {
+                        for device in devices {
+                            let profile = device.profile.get().map_or("", String::as_str);
+                            let instance = device.gpu_instance.get().map(u32::to_string).unwrap_or_default();
+                            series.some(&known.of_instance(profile, &instance, host_label), read(device));
+                        }
+                    }
+                    _ => series.some(&known.list(host_label), read(&card.now.gpu)),
                 }
             }
         });
@@ -94,6 +113,13 @@ impl<'p> Labels<'p> {
             device: card.now.gpu.minor.get().map(|minor| format!("nvidia{minor}")).unwrap_or_default(),
             pod,
         }
+    }
+
+    fn of_instance<'a>(&'a self, profile: &'a str, id: &'a str, host_label: &'a str) -> Vec<(&'a str, &'a str)> {
+        let mut all = self.list(host_label);
+        let after = all.len().min(5);
+        all.splice(after..after, [("GPU_I_PROFILE", profile), ("GPU_I_ID", id)]);
+        all
     }
 
     fn list<'a>(&'a self, host_label: &'a str) -> Vec<(&'a str, &'a str)> {

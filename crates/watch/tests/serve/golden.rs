@@ -47,6 +47,14 @@ fn a_pods_decoder_is_told_by_its_names() {
 }
 
 #[test]
+fn dcgm_tells_of_a_cut_cards_instances() {
+    let text = text(&simulated::mig(), Names::Dcgm);
+    let used: Vec<&str> = text.lines().filter(|line| line.starts_with("DCGM_FI_DEV_FB_USED{")).collect();
+    assert_eq!(used.len(), 3, "{used:?}");
+    assert!(used[2].contains("GPU_I_PROFILE=\"3g.40gb\",GPU_I_ID=\"9\",") && used[2].ends_with(" 300"), "{used:?}");
+}
+
+#[test]
 fn dcgm_spells_the_host_as_asked() {
     let with = |dcgm_host| {
         let options = Options { names: vec![Names::Dcgm], host: "pve1".into(), dcgm_host, ..Options::default() };
