@@ -43,6 +43,7 @@ fn process(pid: u32, command: &str, mib: u64, owner: OwnedBy, app: Option<&str>)
     let whose = Attribution {
         pid,
         command: is(command.into()),
+        program: Seen::Absent,
         user: is(1000),
         owner,
         app: app.map(str::to_owned),
