@@ -4,6 +4,7 @@ pub mod checks;
 pub mod observe;
 mod plan;
 pub mod prove;
+pub mod server;
 pub mod settings;
 pub mod stress;
 mod verify;
@@ -11,6 +12,7 @@ mod verify;
 pub use checks::CHECKS;
 pub use observe::{Facts, observe};
 pub use plan::plan;
+pub use server::Server;
 pub use settings::Settings;
 pub use verify::verify;
 

@@ -4,6 +4,7 @@ mod app;
 mod bind;
 mod cdi;
 mod cluster;
+mod jellyfin;
 mod mig;
 mod nvml;
 mod stress;
@@ -20,6 +21,7 @@ pub use cdi::{
     CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
 };
 pub use cluster::{KubeVerb, PatchArgs, Words};
+pub use jellyfin::{JellyfinVerb, ServerArgs};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use stress::StressArgs;

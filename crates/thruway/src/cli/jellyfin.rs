@@ -1,0 +1,79 @@
+//! `thruway app jellyfin`'s grammar.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Subcommand, Debug)]
+pub enum JellyfinVerb {
+    /// Show what would be changed
+    Plan {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Write the plan to this file, for `thruway app jellyfin apply FILE`
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Carry it out: shows it first and asks
+    Apply {
+        /// A plan written by `plan --out`; without it, one is made now
+        #[arg(value_name = "PLAN")]
+        plan: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Show the plan and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Look again at what was applied
+    Verify {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Take the newest change (or change N) back; what another has set since is left alone
+    Undo {
+        /// The change's number; without it, the newest
+        #[arg(value_name = "N")]
+        number: Option<u64>,
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Show what would be taken back and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List the changes that were made from here to a server by its API
+    Log {
+        /// The server
+        #[arg(long, value_name = "URL")]
+        url: String,
+    },
+}
+
+/// Which Jellyfin, and which card.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ServerArgs {
+    /// The server's address, e.g. http://192.0.2.7:8096, with its base path where it has one
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// A file that holds an API key of an administrator
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub token_file: Option<PathBuf>,
+    /// The SHA-256 fingerprint of the server's certificate
+    #[arg(long, value_name = "SHA256", requires = "url", conflicts_with = "ca")]
+    pub fingerprint: Option<String>,
+    /// A PEM file with the CA that signed it
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca: Option<PathBuf>,
+    /// The card that it uses: its address, number (as nvidia-smi counts), UUID, or a part of its name
+    #[arg(long, value_name = "GPU")]
+    pub card: Option<String>,
+    /// What the card can do is not asked here: a chip's name (GP108), or with --url a capture of the machine with the card
+    #[arg(long, value_name = "CHIP|FILE", conflicts_with = "card")]
+    pub codecs_from: Option<String>,
+}
