@@ -1,6 +1,7 @@
 //! The application floor: Jellyfin. What its settings ask of the card, what the card can do, and the settings that fit.
 
 pub mod checks;
+pub mod forms;
 pub mod observe;
 mod plan;
 pub mod prove;

@@ -7,9 +7,15 @@ use model::{Before, Change, Content, Effective, Intent, Layer, Op, Plan, Risk, S
 use gpu::codecs::Codecs;
 
 use crate::observe::{AppCard, Config, Owner};
-use crate::{Facts, Settings, server, settings};
+use crate::{Facts, Settings, forms, server, settings};
 
 pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
+    let mut plan = settings_plan(facts, intent);
+    forms::plan(&facts.named, &mut plan);
+    plan
+}
+
+fn settings_plan(facts: &Facts, intent: &Intent) -> Plan {
     if let Some(server) = &facts.server {
         return server::plan(facts, server, intent);
     }

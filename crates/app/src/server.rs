@@ -38,7 +38,15 @@ impl Server {
 pub fn observe(machine: &dyn Machine, gpus: &Inventory, server: Server, ask: bool) -> Facts {
     let cards = cards(machine, gpus, ask);
     let looked = gpus.looked.clone();
-    Facts { looked, configs: Vec::new(), runs: Vec::new(), cards, traces: Vec::new(), server: Some(server) }
+    Facts {
+        looked,
+        configs: Vec::new(),
+        runs: Vec::new(),
+        cards,
+        traces: Vec::new(),
+        server: Some(server),
+        named: Vec::new(),
+    }
 }
 
 pub(crate) fn plan(facts: &Facts, server: &Server, intent: &Intent) -> Plan {

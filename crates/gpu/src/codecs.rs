@@ -387,4 +387,62 @@ mod tests {
         assert!(both.decodes_420(Codec::Vp9, 12));
         assert!(both.decodes(Codec::Av1).is_none());
     }
+
+    fn card(name: &str) -> Card {
+        let mut card = one_card();
+        card.device_name = name.to_owned();
+        card
+    }
+
+    fn one_card() -> Card {
+        let mut machine = machine::Memory::new("test");
+        for (name, text) in [
+            ("uevent", "DRIVER=nvidia\nPCI_CLASS=30000\nPCI_ID=10DE:1D01\nPCI_SLOT_NAME=0000:01:00.0\n"),
+            ("vendor", "0x10de\n"),
+            ("device", "0x1d01\n"),
+            ("class", "0x030000\n"),
+        ] {
+            machine.insert_file(&format!("/sys/bus/pci/devices/0000:01:00.0/{name}"), text.as_bytes());
+        }
+        crate::observe(&machine).cards.pop().expect("one card")
+    }
+
+    fn cap(codec: &str, chroma: &str, depth: u8) -> machine::codecs::DecodeCap {
+        machine::codecs::DecodeCap {
+            codec: codec.into(),
+            chroma: chroma.into(),
+            depth,
+            engines: 3,
+            max_width: 4096,
+            max_height: 4096,
+            min_width: 48,
+            min_height: 16,
+            max_macroblocks: 65536,
+        }
+    }
+
+    #[test]
+    fn the_card_s_own_answer_stands_above_the_table() {
+        // a cut card: the table says that it encodes, itself says no
+        let decodes =
+            Seen::Is(vec![cap("h264", "420", 8), cap("hevc", "420", 8), cap("hevc", "420", 10), cap("hevc", "444", 8)]);
+        let asked = Asked { decodes, encodes: Seen::Absent };
+        let codecs = live(&card("AD102 [GeForce RTX 4090]"), &asked).expect("it said so");
+        assert_eq!((codecs.nvenc, codecs.nvdec, codecs.source.as_str()), (0, 3, LIVE));
+        assert!(!codecs.guessed() && !codecs.encodes(Codec::H264) && codecs.decodes(Codec::Av1).is_none());
+        assert!(codecs.decodes_420(Codec::Hevc, 10) && codecs.decodes_444(Codec::Hevc, 8));
+    }
+
+    #[test]
+    fn the_half_that_was_not_said_is_the_table_s_and_is_called_so() {
+        let reason = || Seen::Unreadable(model::Reason::PermissionDenied);
+        let asked = Asked { decodes: Seen::Is(vec![cap("h264", "420", 8)]), encodes: reason() };
+        let half = live(&card("TU116 [GeForce GTX 1660]"), &asked).expect("with the table");
+        assert!(half.guessed() && half.encodes(Codec::Hevc) && half.decodes(Codec::Vp9).is_none(), "{half:?}");
+        assert!(half.source.contains("encoders by static table"), "{}", half.source);
+        let none = Asked { decodes: Seen::Absent, encodes: reason() };
+        assert_eq!(live(&card("TU116 [GeForce GTX 1660]"), &none), by_name("TU116"), "nothing was said");
+        assert_eq!(live(&card("Device 9999"), &none), None);
+        assert_eq!(live(&card("Device 9999"), &asked), None, "half an answer and no table is no answer");
+    }
 }

@@ -12,9 +12,11 @@ use model::{Bdf, Digest, JellyfinWish, Reason, Seen};
 use serde::Serialize;
 
 use crate::Server;
+use crate::forms::Named;
 
 pub use log::{Says, Trace, sign};
 pub use runs::{Run, RunKind};
+pub(crate) use runs::{is_jellyfin, official};
 
 /// All that the checks and the planner need.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +31,8 @@ pub struct Facts {
     pub traces: Vec<Trace>,
     /// A server by its API; then there is nothing of this machine here but its cards.
     pub server: Option<Server>,
+    /// What runs it, where the user named a file of that.
+    pub named: Vec<Named>,
 }
 
 /// One encoding.xml.
@@ -193,5 +197,5 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     // Asking takes a CUDA context: nobody waits for it where there is nothing to fit.
     let cards = cards(machine, gpus, here);
     let traces = if here { log::traces(machine, &logs) } else { Vec::new() };
-    Facts { looked, configs, runs, cards, traces, server: None }
+    Facts { looked, configs, runs, cards, traces, server: None, named: Vec::new() }
 }
