@@ -1,15 +1,17 @@
 //! `thruway app jellyfin`.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use app::forms::{self, Form, lxc};
 use gpu::promises;
 use jellyfin::Client;
 use journal::bind::LIMIT;
 use model::{Intent, JellyfinWish, Layer};
 
 use crate::change::{self, Go};
-use crate::cli::{Global, JellyfinVerb, ServerArgs, UndoArgs};
+use crate::cli::{GiveTo, Global, JellyfinVerb, ServerArgs, UndoArgs};
 use crate::jellyfin_api::{self, Remote};
 use crate::target::Target;
+use crate::{DONE, say};
 
 const FLOOR: [Layer; 1] = [Layer::App];
 
@@ -35,8 +37,42 @@ pub fn jellyfin(global: &Global, verb: JellyfinVerb) -> anyhow::Result<u8> {
             let (target, _) = open(global, &server, None)?;
             change::undone(global, &target, &UndoArgs { number, yes, dry_run }, &FLOOR)
         }
+        JellyfinVerb::Give { to, card } => give(global, to, card.as_deref()),
         JellyfinVerb::Log { url } => change::log_page(global, &jellyfin_api::log(&url)?),
     }
+}
+
+fn give(global: &Global, to: GiveTo, card: Option<&str>) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let machine = target.machine();
+    let (mut bdf, mut uuid) = (None, None);
+    if let Some(card) = card {
+        let inventory = gpu::observe(machine);
+        let card = promises::find(&inventory, card).map_err(anyhow::Error::msg)?;
+        bdf = Some(card.identity.bdf);
+        uuid = card.nvml.as_ref().and_then(|nvml| nvml.uuid.get().cloned());
+        if uuid.is_none() && matches!(to, GiveTo::Docker | GiveTo::Compose) {
+            bail!("the UUID of {} is not known: NVML does not answer here", card.identity.bdf);
+        }
+    }
+    let form = match to {
+        GiveTo::Docker => Form::Docker,
+        GiveTo::Compose => Form::Compose,
+        GiveTo::Kubernetes => Form::Kubernetes,
+        GiveTo::Helm => Form::Helm,
+        GiveTo::Bare => Form::Bare,
+        GiveTo::Lxc => Form::Lxc,
+    };
+    let devices = lxc::devices(machine, bdf);
+    if devices.is_empty() && form == Form::Lxc {
+        bail!("this host has no device nodes of NVIDIA's driver (/dev/nvidia0, /dev/nvidia-uvm): load it first");
+    }
+    let text = forms::paste(form, uuid.as_deref(), &devices);
+    if global.json {
+        let report = serde_json::json!({ "schema": 1, "text": text });
+        return say(&(serde_json::to_string_pretty(&report)? + "\n")).map(|()| DONE);
+    }
+    say(&text).map(|()| DONE)
 }
 
 /// The machine or the server that is meant, and the wish. `asked`: what the plan that is carried out was made of; where a
@@ -61,6 +97,17 @@ fn open(global: &Global, args: &ServerArgs, asked: Option<JellyfinWish>) -> anyh
             ),
         }
     }
+    if let Some(path) = &args.compose {
+        // a path of another machine is whole as it is
+        let path = if global.root.is_some() || global.sim.is_some() || global.from.is_some() {
+            path.clone()
+        } else {
+            std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?
+        };
+        let Some(text) = path.to_str() else { bail!("{}: a path that is no UTF-8", path.display()) };
+        wish.compose = Some(text.to_owned());
+    }
+    wish.ct = args.ct.or(wish.ct);
     let target = Target::open(&global)?;
     if let Some(card) = &args.card {
         let inventory = gpu::observe(target.machine());

@@ -21,7 +21,7 @@ pub use cdi::{
     CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
 };
 pub use cluster::{KubeVerb, PatchArgs, Words};
-pub use jellyfin::{JellyfinVerb, ServerArgs};
+pub use jellyfin::{GiveTo, JellyfinVerb, ServerArgs};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use stress::StressArgs;

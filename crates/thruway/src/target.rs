@@ -93,7 +93,11 @@ impl Target {
     pub fn verify(&self, way: &Way, layers: &[Layer], intent: &Intent) -> Vec<Outcome> {
         match self {
             Target::Jellyfin(remote) => app::verify(&remote.facts, intent),
-            _ => way.verify(layers, intent),
+            _ => {
+                let mut all = way.verify(layers, intent);
+                all.extend(app::forms::verify(self.machine(), intent));
+                all
+            }
         }
     }
 
@@ -110,7 +114,9 @@ impl Target {
         if let Target::Jellyfin(remote) = self {
             return app::plan(&remote.facts, intent);
         }
-        let mut plan = Way::observe(self.machine()).plan(layers, intent);
+        let mut way = Way::observe(self.machine());
+        way.name(self.machine(), intent);
+        let mut plan = way.plan(layers, intent);
         if let Target::Api(remote) = self {
             remote.answers.fit(&mut plan);
         }

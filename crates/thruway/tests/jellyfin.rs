@@ -112,3 +112,34 @@ fn without_a_server_the_files_of_the_machine_are_fitted() {
     assert_eq!(plan.status.code(), Some(0), "{}", stderr(&plan));
     assert!(stdout(&plan).contains("encoding.xml"), "{}", stdout(&plan));
 }
+
+#[test]
+fn a_container_of_proxmox_and_a_compose_file_are_given_the_card_and_taken_back() {
+    let scratch = machine::scratch::Scratch::temporary().expect("a directory");
+    sim::build_named("app-as-found", &scratch).expect("the box");
+    let (conf, compose) = (scratch.path().join("etc/pve/lxc/101.conf"), scratch.path().join("srv/media/compose.yaml"));
+    let put = |path: &Path, text: &str| {
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, text).expect("written");
+    };
+    let old = ("arch: amd64\n# mine\n", "services:\n  jf:\n    image: jellyfin/jellyfin # mine\n");
+    put(&conf, old.0);
+    put(&compose, old.1);
+    for name in ["nvidia0", "nvidiactl"] {
+        put(&scratch.path().join("dev").join(name), "");
+    }
+    let wish = ["--ct", "101", "--compose", "/srv/media/compose.yaml"];
+    let run = |args: &[&str]| common::on(scratch.path(), &[&["app", "jellyfin"], args].concat());
+    let applied = run(&[&["apply", "--yes"][..], &wish].concat());
+    assert_eq!(applied.status.code(), Some(0), "{}{}", stdout(&applied), stderr(&applied));
+    let text = |path: &Path| std::fs::read_to_string(path).expect("the file");
+    assert!(text(&conf).contains("lxc.mount.entry: /dev/nvidia0 dev/nvidia0"), "{}", text(&conf));
+    assert!(text(&compose).contains("image: jellyfin/jellyfin # mine\n    deploy:"), "{}", text(&compose));
+    let plan = run(&[&["plan"][..], &wish].concat());
+    assert!(stdout(&plan).contains("Nothing to change"), "{}", stdout(&plan));
+    let verify = run(&["verify"]);
+    assert!(stdout(&verify).contains("given the card by container 101"), "{}", stdout(&verify));
+    let undo = run(&["undo", "--yes"]);
+    assert_eq!(undo.status.code(), Some(0), "{}{}", stdout(&undo), stderr(&undo));
+    assert_eq!((text(&conf).as_str(), text(&compose).as_str()), old);
+}

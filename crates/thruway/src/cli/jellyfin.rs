@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Subcommand, Debug)]
 pub enum JellyfinVerb {
@@ -47,6 +47,14 @@ pub enum JellyfinVerb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print what the way in which it runs must give it of the card: environment, devices, groups; to be pasted
+    Give {
+        #[arg(value_enum)]
+        to: GiveTo,
+        /// The card: its address, number (as nvidia-smi counts), UUID, or a part of its name; without it, all
+        #[arg(long, value_name = "GPU")]
+        card: Option<String>,
+    },
     /// List the changes that were made from here to a server by its API
     Log {
         /// The server
@@ -76,4 +84,27 @@ pub struct ServerArgs {
     /// What the card can do is not asked here: a chip's name (GP108), or with --url a capture of the machine with the card
     #[arg(long, value_name = "CHIP|FILE", conflicts_with = "card")]
     pub codecs_from: Option<String>,
+    /// Give it the card in this compose file, too: its one service of Jellyfin gets the GPUs and the video libraries
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub compose: Option<PathBuf>,
+    /// Give the card to this Proxmox VE container, too, by its number: device nodes allowed and mounted
+    #[arg(long, value_name = "CTID", conflicts_with = "url")]
+    pub ct: Option<u32>,
+}
+
+/// What Jellyfin runs in.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveTo {
+    /// docker run, as a command line
+    Docker,
+    /// A compose file's service
+    Compose,
+    /// A Deployment's pod template
+    Kubernetes,
+    /// Values of the chart jellyfin/jellyfin
+    Helm,
+    /// A service of systemd's: groups and devices
+    Bare,
+    /// A Proxmox VE container's configuration
+    Lxc,
 }
