@@ -70,7 +70,7 @@ fn the_file_of_every_release_is_fitted_once_and_keeps_all_else() {
                             || line.contains(&format!("</{key}>"))
                             || line.contains(&format!("<{key} />"))
                     };
-                    !keys.iter().any(|k| key(k)) && !line.contains("<string>")
+                    !keys.iter().any(key) && !line.contains("<string>")
                 };
                 text.split('\n').filter(ours).map(str::to_owned).collect()
             };

@@ -115,6 +115,9 @@ fn open(global: &Global, args: &ServerArgs, asked: Option<JellyfinWish>) -> anyh
     }
     let intent = Intent { jellyfin: (wish != JellyfinWish::default()).then(|| wish.clone()), ..Intent::default() };
     if wish.url.is_none() {
+        if args.token_file.is_some() || args.fingerprint.is_some() || args.ca.is_some() {
+            bail!("--token-file, --fingerprint and --ca are for a server by its API: say which, by --url");
+        }
         return Ok((target, intent));
     }
     Ok((Target::Jellyfin(Box::new(Remote::ask(&global, args, &wish)?)), intent))

@@ -74,7 +74,11 @@ fn a_plan_s_file_is_of_its_server_and_of_its_settings() {
     assert!(stderr(&stale).contains("plan again"), "{}", stderr(&stale));
     server.edit("H264Crf", 23);
     // its server stands in the plan
-    let applied = run(home.path(), Some(ADMIN), &["apply", &file, "--yes"]);
+    let key = home.path().join("key");
+    std::fs::write(&key, format!("{ADMIN}\n")).expect("written");
+    let key = key.display().to_string();
+    let applied = run(home.path(), None, &["apply", &file, "--yes", "--token-file", &key]);
+    assert!(stderr(&applied).contains("can be read by others"), "{}", stderr(&applied));
     assert_eq!(applied.status.code(), Some(0), "{}{}", stdout(&applied), stderr(&applied));
     assert_eq!(server.options()["HardwareAccelerationType"], json!("nvenc"));
 }
@@ -101,6 +105,8 @@ fn without_a_key_or_with_a_wrong_one_it_says_what_to_do() {
     let wrong = run(home.path(), Some("0123456789"), &["plan", "--url", &url]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("401") && !stderr(&wrong).contains("0123456789"), "{}", stderr(&wrong));
+    let nowhere = run(home.path(), None, &["plan", "--ca", "/ca.pem"]);
+    assert!(nowhere.status.code() == Some(2) && stderr(&nowhere).contains("--url"), "{}", stderr(&nowhere));
     let in_url = run(home.path(), Some(ADMIN), &["plan", "--url", "http://admin:hunter2@127.0.0.1"]);
     assert!(!stderr(&in_url).contains("hunter2"), "{}", stderr(&in_url));
 }

@@ -70,13 +70,13 @@ pub struct ServerArgs {
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// A file that holds an API key of an administrator
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// The SHA-256 fingerprint of the server's certificate
-    #[arg(long, value_name = "SHA256", requires = "url", conflicts_with = "ca")]
+    #[arg(long, value_name = "SHA256", conflicts_with = "ca")]
     pub fingerprint: Option<String>,
     /// A PEM file with the CA that signed it
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// The card that it uses: its address, number (as nvidia-smi counts), UUID, or a part of its name
     #[arg(long, value_name = "GPU")]
