@@ -1,9 +1,11 @@
 //! The application floor: Jellyfin. What its settings ask of the card, what the card can do, and the settings that fit.
 
 pub mod checks;
+pub mod forms;
 pub mod observe;
 mod plan;
 pub mod prove;
+pub mod server;
 pub mod settings;
 pub mod stress;
 mod verify;
@@ -11,6 +13,7 @@ mod verify;
 pub use checks::CHECKS;
 pub use observe::{Facts, observe};
 pub use plan::plan;
+pub use server::Server;
 pub use settings::Settings;
 pub use verify::verify;
 

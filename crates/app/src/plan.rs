@@ -4,12 +4,24 @@ use std::collections::BTreeMap;
 
 use model::{Before, Change, Content, Effective, Intent, Layer, Op, Plan, Risk, Seen, ServiceVerb, Undo};
 
-use crate::observe::{Config, Owner};
-use crate::{Facts, settings};
+use gpu::codecs::Codecs;
+
+use crate::observe::{AppCard, Config, Owner};
+use crate::{Facts, Settings, forms, server, settings};
 
 pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
+    let mut plan = settings_plan(facts, intent);
+    forms::plan(&facts.named, &mut plan);
+    plan
+}
+
+fn settings_plan(facts: &Facts, intent: &Intent) -> Plan {
+    if let Some(server) = &facts.server {
+        return server::plan(facts, server, intent);
+    }
+    let wish = intent.jellyfin.as_ref();
     let mut plan = Plan::new(Layer::App, intent, based_on(facts));
-    let codecs = match facts.codecs() {
+    let codecs = match facts.codecs_of(wish) {
         Seen::Is(codecs) if !facts.configs.is_empty() => codecs,
         Seen::Unreadable(reason) if !facts.configs.is_empty() => {
             plan.notes.push(format!("Jellyfin's settings are left as they are: {reason}"));
@@ -19,9 +31,8 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         _ => return plan,
     };
     let wanted = settings::fitting(&codecs);
-    let encoder =
-        if wanted.hardware_encoding { "decodes and encodes with it" } else { "decodes with it and encodes on the CPU" };
-    plan.intent.push(format!("inferred: Jellyfin uses the {} and {encoder}", facts.card_names()));
+    let names = facts.names_of(wish);
+    plan.intent.push(format!("inferred: Jellyfin {}", uses(&names, &wanted)));
     let mut edited = false;
     for config in &facts.configs {
         match (&config.xml, &config.digest) {
@@ -40,19 +51,32 @@ pub fn plan(facts: &Facts, intent: &Intent) -> Plan {
         }
     }
     if edited {
-        plan.notes.push(format!(
-            "what the {} can do is from a {}; a cut card of the same chip may do less",
-            facts.card_names(),
-            codecs.source
-        ));
-        if facts.cards.len() > 1 {
+        plan.notes.push(said_by(&names, &codecs));
+        if facts.cards.len() > 1 && wish.is_none_or(|wish| wish.card.is_none() && wish.chip.is_none()) {
             plan.notes.push("Jellyfin uses CUDA's first device: the settings are what all cards here can do".into());
         }
     }
     plan
 }
 
-fn edit(config: &Config, expects: Before, bytes: Vec<u8>, said: &[String]) -> Change {
+/// "uses the GeForce GT 1030 and decodes with it and encodes on the CPU"
+pub(crate) fn uses(names: &str, wanted: &Settings) -> String {
+    let encoder =
+        if wanted.hardware_encoding { "decodes and encodes with it" } else { "decodes with it and encodes on the CPU" };
+    format!("uses the {names} and {encoder}")
+}
+
+/// Who said what the card can do.
+pub(crate) fn said_by(names: &str, codecs: &Codecs) -> String {
+    let source = &codecs.source;
+    match codecs.guessed() {
+        true => format!("what the {names} can do is from a {source}; a cut card of the same chip may do less"),
+        false => format!("what the {names} can do is {source}"),
+    }
+}
+
+/// The checks that ask for these changes.
+pub(crate) fn because(said: &[String]) -> Vec<String> {
     let mut because = vec![];
     let mut ask = |id: &str, keys: &[&str]| {
         if said.iter().any(|line| keys.iter().any(|key| line.starts_with(key))) {
@@ -63,12 +87,16 @@ fn edit(config: &Config, expects: Before, bytes: Vec<u8>, said: &[String]) -> Ch
     ask("app/encodes-without-nvenc", &["EnableHardwareEncoding", "AllowHevcEncoding", "AllowAv1Encoding"]);
     ask("app/decoder-missing", &["HardwareDecodingCodecs", "EnableDecoding", "EnableEnhanced", "EnableTonemapping"]);
     ask("app/decoder-unsupported", &["HardwareDecodingCodecs", "EnableDecoding"]);
+    because
+}
+
+fn edit(config: &Config, expects: Before, bytes: Vec<u8>, said: &[String]) -> Change {
     Change {
         layer: Layer::App,
         title: format!("fit Jellyfin's settings to the card: {}", said.join("; ")),
         op: Op::WriteFile { path: config.path.clone(), content: Content::from_bytes(&bytes), mode: 0o644 },
         expects,
-        because,
+        because: because(said),
         risk: Vec::new(),
         effective: match config.owner {
             Owner::Unit(_) => Effective::Now,
@@ -109,12 +137,20 @@ fn restart(config: &Config, plan: &mut Plan) {
     plan.notes.push(format!("{note}; films that play then stop for some seconds"));
 }
 
+/// The cards, and who says what they can do.
+pub(crate) fn card_facts(facts: &Facts) -> BTreeMap<String, String> {
+    let one = |card: &AppCard| {
+        let chip = card.codecs.as_ref().map_or("unknown chip".to_owned(), |codecs| match codecs.guessed() {
+            true => codecs.chip.clone(),
+            false => format!("{}, asked", codecs.chip),
+        });
+        (format!("app card {}", card.bdf), format!("{} ({chip})", card.name))
+    };
+    facts.cards.iter().map(one).collect()
+}
+
 fn based_on(facts: &Facts) -> BTreeMap<String, String> {
-    let mut named = BTreeMap::new();
-    for card in &facts.cards {
-        let chip = card.codecs.as_ref().map_or("unknown chip", |codecs| codecs.chip.as_str());
-        named.insert(format!("app card {}", card.bdf), format!("{} ({chip})", card.name));
-    }
+    let mut named = card_facts(facts);
     for config in &facts.configs {
         let digest = config.digest.as_ref().map(|digest| digest.0.clone()).unwrap_or_default();
         named.insert(format!("app {}", config.path), digest);

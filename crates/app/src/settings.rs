@@ -1,8 +1,91 @@
-//! From what a card can do to Jellyfin's settings: a pure function, and the one edit of encoding.xml.
+//! From what a card can do to Jellyfin's settings: a pure function, and the one edit of them, whether they lie in
+//! encoding.xml or come by the API.
 
 use formats::encodingxml::EncodingXml;
 use gpu::codecs::{Codec, Codecs};
 use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Where settings are kept. Both forms have the same keys.
+pub trait Options {
+    /// A setting's value as text; `None` where it is not set.
+    fn get(&self, key: &str) -> Option<String>;
+    fn list(&self, key: &str) -> Option<Vec<String>>;
+    /// True where something changed.
+    fn set(&mut self, key: &str, value: &str) -> bool;
+    fn set_list(&mut self, key: &str, entries: &[&str]) -> bool;
+    /// Whether a key that is not there may be added.
+    fn takes(&self, key: &str) -> bool;
+}
+
+/// The file: Jellyfin passes elements by that it does not know.
+impl Options for EncodingXml {
+    fn get(&self, key: &str) -> Option<String> {
+        EncodingXml::get(self, key).map(str::to_owned)
+    }
+
+    fn list(&self, key: &str) -> Option<Vec<String>> {
+        EncodingXml::list(self, key).map(<[String]>::to_vec)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> bool {
+        EncodingXml::set(self, key, value)
+    }
+
+    fn set_list(&mut self, key: &str, entries: &[&str]) -> bool {
+        EncodingXml::set_list(self, key, entries)
+    }
+
+    fn takes(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// The object of /System/Configuration/encoding: a server answers with every key that it knows, and no other is sent.
+impl Options for Map<String, Value> {
+    fn get(&self, key: &str) -> Option<String> {
+        match Map::get(self, key)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
+
+    fn list(&self, key: &str) -> Option<Vec<String>> {
+        let all = Map::get(self, key)?.as_array()?;
+        Some(all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> bool {
+        let Some(place) = self.get_mut(key) else { return false };
+        let plain = serde_json::from_str::<Value>(value).ok().filter(|new| new.is_boolean() || new.is_number());
+        let new = match (&place, plain) {
+            (Value::String(_), _) | (_, None) => Value::from(value),
+            (_, Some(plain)) => plain,
+        };
+        let changed = *place != new;
+        *place = new;
+        changed
+    }
+
+    fn set_list(&mut self, key: &str, entries: &[&str]) -> bool {
+        let sorted = |mut names: Vec<String>| {
+            names.sort_unstable();
+            names
+        };
+        let wanted = entries.iter().map(|entry| (*entry).to_owned()).collect();
+        if Options::list(self, key).is_some_and(|now| sorted(now) == sorted(wanted)) {
+            return false;
+        }
+        let Some(place) = self.get_mut(key) else { return false };
+        *place = entries.iter().map(|entry| Value::from(*entry)).collect();
+        true
+    }
+
+    fn takes(&self, key: &str) -> bool {
+        self.contains_key(key)
+    }
+}
 
 /// Jellyfin's names of the codecs that NVDEC decodes for it, in the order of its settings page.
 pub const DECODERS: [(&str, Codec); 8] = [
@@ -31,8 +114,19 @@ pub struct Settings {
     /// Off where the card cannot; else the user's choice.
     pub allow_hevc: Option<bool>,
     pub allow_av1: Option<bool>,
+    /// By the card's own filter, which takes what its decoder gives with 10 bits.
     pub tonemapping: bool,
     pub enhanced_nvdec: bool,
+}
+
+/// What encodes on the CPU with one thread is slower than the film: x264 uses that many cores, -1 leaves it to Jellyfin.
+/// Any other number is its owner's to choose.
+pub fn threads_hurt(threads: &str, hardware_encoding: bool) -> bool {
+    match threads.trim().parse::<i64>() {
+        Ok(1) => !hardware_encoding,
+        Ok(threads) => threads < -1,
+        Err(_) => !threads.trim().is_empty(),
+    }
 }
 
 /// What fits a card. A card that decodes nothing gets "none".
@@ -57,46 +151,53 @@ pub fn fitting(codecs: &Codecs) -> Settings {
 }
 
 impl Settings {
-    /// Edits the file in place; the settings that changed, as "name: old → new".
-    pub fn write(&self, xml: &mut EncodingXml) -> Vec<String> {
+    /// Edits the settings in place; those that changed, as "name: old → new".
+    pub fn write(&self, to: &mut impl Options) -> Vec<String> {
         let mut said = Vec::new();
-        let mut scalar = |xml: &mut EncodingXml, key: &str, value: &str| {
-            let old = xml.get(key).map(str::to_owned);
+        let mut scalar = |to: &mut dyn FnMut(&str, &str) -> bool, old: Option<String>, key: &str, value: &str| {
             // .NET reads True and TRUE as well as true.
             let same = old.as_deref().is_some_and(|old| old.eq_ignore_ascii_case(value));
-            if !same && xml.set(key, value) {
+            if !same && to(key, value) {
                 said.push(format!("{key}: {} → {value}", old.as_deref().unwrap_or("(not set)")));
             }
         };
         let word = |on: bool| if on { "true" } else { "false" };
-        scalar(xml, "HardwareAccelerationType", self.acceleration);
-        scalar(xml, "EnableHardwareEncoding", word(self.hardware_encoding));
-        scalar(xml, "EnableDecodingColorDepth10Hevc", word(self.hevc_10));
-        scalar(xml, "EnableDecodingColorDepth10Vp9", word(self.vp9_10));
-        scalar(xml, "EnableEnhancedNvdecDecoder", word(self.enhanced_nvdec));
-        scalar(xml, "EnableTonemapping", word(self.tonemapping));
+        let mut wanted = vec![
+            ("HardwareAccelerationType", self.acceleration),
+            ("EnableHardwareEncoding", word(self.hardware_encoding)),
+            ("EnableDecodingColorDepth10Hevc", word(self.hevc_10)),
+            ("EnableDecodingColorDepth10Vp9", word(self.vp9_10)),
+            ("EnableEnhancedNvdecDecoder", word(self.enhanced_nvdec)),
+            ("EnableTonemapping", word(self.tonemapping)),
+        ];
+        wanted.retain(|(key, _)| to.takes(key));
         for (key, on) in [
-            ("EnableDecodingColorDepth10HevcRext", self.hevc_rext_10),
-            ("EnableDecodingColorDepth12HevcRext", self.hevc_rext_12),
+            ("EnableDecodingColorDepth10HevcRext", Some(self.hevc_rext_10)),
+            ("EnableDecodingColorDepth12HevcRext", Some(self.hevc_rext_12)),
+            // What is not there is off by default.
+            ("AllowHevcEncoding", self.allow_hevc),
+            ("AllowAv1Encoding", self.allow_av1),
         ] {
-            if xml.get(key).is_some() {
-                scalar(xml, key, word(on));
-            }
+            wanted.extend(on.filter(|_| to.get(key).is_some()).map(|on| (key, word(on))));
         }
-        for (key, choice) in [("AllowHevcEncoding", self.allow_hevc), ("AllowAv1Encoding", self.allow_av1)] {
-            // What the file does not have is off by default.
-            if let (Some(on), Some(_)) = (choice, xml.get(key)) {
-                scalar(xml, key, word(on));
-            }
+        if to.get(THREADS).is_some_and(|threads| threads_hurt(&threads, self.hardware_encoding)) {
+            wanted.push((THREADS, "-1"));
         }
-        let old = xml.list("HardwareDecodingCodecs").map(|list| list.join(", "));
-        if xml.set_list("HardwareDecodingCodecs", &self.decoders) {
+        for (key, value) in wanted {
+            let old = to.get(key);
+            scalar(&mut |key, value| to.set(key, value), old, key, value);
+        }
+        let old = to.list(DECODING).map(|list| list.join(", "));
+        if to.takes(DECODING) && to.set_list(DECODING, &self.decoders) {
             let old = old.unwrap_or_else(|| "(not set)".into());
-            said.push(format!("HardwareDecodingCodecs: {old} → {}", self.decoders.join(", ")));
+            said.push(format!("{DECODING}: {old} → {}", self.decoders.join(", ")));
         }
         said
     }
 }
+
+const THREADS: &str = "EncodingThreadCount";
+const DECODING: &str = "HardwareDecodingCodecs";
 
 #[cfg(test)]
 mod tests {

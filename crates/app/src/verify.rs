@@ -3,17 +3,21 @@
 
 use model::{Evidence, Intent, Outcome, OutcomeState, Seen, Source};
 
-use crate::{Facts, settings};
+use crate::{Facts, server, settings};
 
-pub fn verify(facts: &Facts, _intent: &Intent) -> Vec<Outcome> {
-    let codecs = match facts.codecs() {
+pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
+    if let Some(server) = &facts.server {
+        return server::verify(facts, server, intent);
+    }
+    let wish = intent.jellyfin.as_ref();
+    let codecs = match facts.codecs_of(wish) {
         Seen::Is(codecs) => codecs,
         _ => return Vec::new(),
     };
     let wanted = settings::fitting(&codecs);
     let mut all = Vec::new();
     for config in &facts.configs {
-        let says = format!("Jellyfin's settings in {} fit the {}", config.path, facts.card_names());
+        let says = format!("Jellyfin's settings in {} fit the {}", config.path, facts.names_of(wish));
         let (state, values) = match &config.xml {
             Seen::Is(xml) => {
                 let differ = wanted.write(&mut xml.clone());

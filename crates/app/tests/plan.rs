@@ -70,3 +70,41 @@ fn a_locked_file_is_unknown() {
     let unknown = findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Unknown { .. })).count();
     assert_eq!(unknown, 5, "{findings:#?}");
 }
+
+/// What the cards say is asked where there is something to fit, and at no other time: it takes a CUDA context.
+#[test]
+fn the_card_is_asked_only_where_jellyfin_is_and_its_word_counts() {
+    let caps = |codec: &str, depth: u8| {
+        serde_json::json!({ "codec": codec, "chroma": "420", "depth": depth, "engines": 1,
+        "max_width": 4096, "max_height": 4096, "min_width": 48, "min_height": 16, "max_macroblocks": 65536 })
+    };
+    let report = serde_json::json!({ "nvenc_api": { "is": [12, 1] }, "gpus": [{ "bus_id": "0000:01:00.0",
+        "name": { "is": "NVIDIA GeForce GT 1030" }, "decodes": { "is": [caps("h264", 8), caps("vp8", 8)] }, "encodes": "absent" }] });
+    let report: machine::codecs::CodecsReport = serde_json::from_value(report).expect("a report");
+    let answer = machine::Answer::Json(serde_json::to_value(&report).expect("JSON"));
+    let mut here = machine();
+    here.insert_answer(machine::Question::Codecs, Seen::Is(answer));
+    let asked = |machine: &Memory| {
+        let recorder = machine::Recorder::new(machine);
+        let facts = app::observe(&recorder, &gpu::observe(&recorder));
+        let seen = recorder.finish();
+        let asked = seen.answers().any(|(question, _)| question == machine::Question::Codecs);
+        (facts, asked)
+    };
+    let (facts, was_asked) = asked(&here);
+    assert!(was_asked);
+    let plan = app::plan(&facts, &Intent::default());
+    let Op::WriteFile { content, .. } = &plan.changes[0].op else { panic!("{plan:?}") };
+    let text = String::from_utf8(content.to_bytes().expect("bytes")).expect("UTF-8");
+    assert!(
+        text.contains("<string>vp8</string>") && !text.contains("<string>hevc</string>"),
+        "not the table's word: {text}"
+    );
+    assert!(plan.notes.iter().any(|note| note.contains("the card's own answer")), "{:?}", plan.notes);
+    let mut without = Memory::new("test");
+    for (path, node) in here.nodes().filter(|(path, _)| path.starts_with("/sys")) {
+        without.insert(path, node.clone());
+    }
+    let (facts, was_asked) = asked(&without);
+    assert!(!was_asked && facts.cards.len() == 1 && !facts.here());
+}

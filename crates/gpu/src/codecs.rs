@@ -1,9 +1,11 @@
-//! What a chip's video engines decode and encode, from a static table. Said to be static wherever it is shown: cut
-//! cards share a chip's name, so the card's own answer (NVENC's and NVDEC's caps) stands above it.
+//! What a card's video engines decode and encode: as it says itself, or from a static table by its chip. The table is
+//! said to be one wherever it is shown: cut cards share a chip's name, so the card's own answer stands above it.
 
+use model::Seen;
 use serde::Serialize;
 
 use crate::Card;
+use crate::engines::Asked;
 
 /// Video codecs that NVIDIA's engines know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -21,6 +23,33 @@ pub enum Codec {
 }
 
 impl Codec {
+    const ALL: [Codec; 9] = [
+        Codec::Mpeg1,
+        Codec::Mpeg2,
+        Codec::Mpeg4,
+        Codec::Vc1,
+        Codec::H264,
+        Codec::Hevc,
+        Codec::Vp8,
+        Codec::Vp9,
+        Codec::Av1,
+    ];
+
+    /// As [`machine::codecs`] writes it: "h264".
+    pub fn word(self) -> &'static str {
+        match self {
+            Codec::Mpeg1 => "mpeg1",
+            Codec::Mpeg2 => "mpeg2",
+            Codec::Mpeg4 => "mpeg4",
+            Codec::Vc1 => "vc1",
+            Codec::H264 => "h264",
+            Codec::Hevc => "hevc",
+            Codec::Vp8 => "vp8",
+            Codec::Vp9 => "vp9",
+            Codec::Av1 => "av1",
+        }
+    }
+
     /// As people write it: "H.264".
     pub fn name(self) -> &'static str {
         match self {
@@ -56,9 +85,12 @@ pub struct Codecs {
     /// Decoder engines.
     pub nvdec: u8,
     pub decodes: Vec<Decodes>,
-    /// Where the knowledge is from; begins with "static table".
+    /// Where the knowledge is from: [`LIVE`], or begins with "static table", or both for its halves.
     pub source: String,
 }
+
+/// The source of what a card said itself.
+pub const LIVE: &str = "the card's own answer (NVDEC and NVENC)";
 
 impl Codecs {
     pub fn decodes(&self, codec: Codec) -> Option<&Decodes> {
@@ -95,9 +127,65 @@ impl Codecs {
             encodes: self.encodes.iter().copied().filter(|codec| other.encodes(*codec)).collect(),
             nvdec: self.nvdec.min(other.nvdec),
             decodes: decodes.filter(|row| !row.depths_420.is_empty()).collect(),
-            source: self.source.clone(),
+            source: if self.source == other.source {
+                self.source.clone()
+            } else {
+                format!("{}; {}", self.source, other.source)
+            },
         }
     }
+
+    /// True where any of it is the table's word and not the card's.
+    pub fn guessed(&self) -> bool {
+        self.source.contains("static table")
+    }
+}
+
+/// What a card said of itself, with the table's word for the half that it could not be asked; none where neither says all.
+/// A card whose NVDEC library is not here is one that could not be asked: nothing was said of the card.
+pub fn live(card: &Card, asked: &Asked) -> Option<Codecs> {
+    let table = of(card);
+    let chip = chip_of(&card.device_name).map_or_else(|| card.short_name().to_owned(), str::to_owned);
+    let decodes = asked.decodes.get().map(|caps| {
+        let depths = |codec: Codec, chroma: &str| -> Vec<u8> {
+            let mine = caps.iter().filter(|cap| cap.codec == codec.word() && cap.chroma == chroma);
+            mine.map(|cap| cap.depth).collect()
+        };
+        let one = |codec| Decodes { codec, depths_420: depths(codec, "420"), depths_444: depths(codec, "444") };
+        let all: Vec<Decodes> = Codec::ALL.into_iter().map(one).filter(|row| !row.depths_420.is_empty()).collect();
+        (all, caps.iter().map(|cap| cap.engines).max().unwrap_or(0))
+    });
+    let encodes = match &asked.encodes {
+        Seen::Is(caps) => {
+            let all = Codec::ALL.into_iter().filter(|codec| caps.iter().any(|cap| cap.codec == codec.word()));
+            let engines = caps.iter().filter_map(|cap| cap.engines).max().unwrap_or(1);
+            Some((
+                all.collect::<Vec<Codec>>(),
+                u8::try_from(engines).unwrap_or(u8::MAX).max(u8::from(!caps.is_empty())),
+            ))
+        }
+        Seen::Absent => Some((Vec::new(), 0)),
+        Seen::Unreadable(_) => None,
+    };
+    let said = |half: &str| match &table {
+        Some(table) => format!("{LIVE}, {half} by {}", table.source),
+        None => LIVE.to_owned(),
+    };
+    let source = match (&decodes, &encodes) {
+        (Some(_), Some(_)) => LIVE.to_owned(),
+        (Some(_), None) => said("encoders"),
+        (None, Some(_)) => said("decoders"),
+        (None, None) => return table,
+    };
+    let of_table = |table: &Codecs| (table.decodes.clone(), table.nvdec);
+    let (decodes, nvdec) = decodes.or_else(|| table.as_ref().map(of_table))?;
+    let (encodes, nvenc) = encodes.or_else(|| table.as_ref().map(|table| (table.encodes.clone(), table.nvenc)))?;
+    Some(Codecs { chip, nvenc, encodes, nvdec, decodes, source })
+}
+
+/// The chips of the table, in its order.
+pub fn chips() -> Vec<&'static str> {
+    TABLE.iter().flat_map(|row| row.chips.iter().copied()).collect()
 }
 
 /// Sets of decoders, by generation of the engine.
@@ -298,5 +386,63 @@ mod tests {
         assert!(!both.encodes(Codec::H264));
         assert!(both.decodes_420(Codec::Vp9, 12));
         assert!(both.decodes(Codec::Av1).is_none());
+    }
+
+    fn card(name: &str) -> Card {
+        let mut card = one_card();
+        card.device_name = name.to_owned();
+        card
+    }
+
+    fn one_card() -> Card {
+        let mut machine = machine::Memory::new("test");
+        for (name, text) in [
+            ("uevent", "DRIVER=nvidia\nPCI_CLASS=30000\nPCI_ID=10DE:1D01\nPCI_SLOT_NAME=0000:01:00.0\n"),
+            ("vendor", "0x10de\n"),
+            ("device", "0x1d01\n"),
+            ("class", "0x030000\n"),
+        ] {
+            machine.insert_file(&format!("/sys/bus/pci/devices/0000:01:00.0/{name}"), text.as_bytes());
+        }
+        crate::observe(&machine).cards.pop().expect("one card")
+    }
+
+    fn cap(codec: &str, chroma: &str, depth: u8) -> machine::codecs::DecodeCap {
+        machine::codecs::DecodeCap {
+            codec: codec.into(),
+            chroma: chroma.into(),
+            depth,
+            engines: 3,
+            max_width: 4096,
+            max_height: 4096,
+            min_width: 48,
+            min_height: 16,
+            max_macroblocks: 65536,
+        }
+    }
+
+    #[test]
+    fn the_card_s_own_answer_stands_above_the_table() {
+        // a cut card: the table says that it encodes, itself says no
+        let decodes =
+            Seen::Is(vec![cap("h264", "420", 8), cap("hevc", "420", 8), cap("hevc", "420", 10), cap("hevc", "444", 8)]);
+        let asked = Asked { decodes, encodes: Seen::Absent };
+        let codecs = live(&card("AD102 [GeForce RTX 4090]"), &asked).expect("it said so");
+        assert_eq!((codecs.nvenc, codecs.nvdec, codecs.source.as_str()), (0, 3, LIVE));
+        assert!(!codecs.guessed() && !codecs.encodes(Codec::H264) && codecs.decodes(Codec::Av1).is_none());
+        assert!(codecs.decodes_420(Codec::Hevc, 10) && codecs.decodes_444(Codec::Hevc, 8));
+    }
+
+    #[test]
+    fn the_half_that_was_not_said_is_the_table_s_and_is_called_so() {
+        let reason = || Seen::Unreadable(model::Reason::PermissionDenied);
+        let asked = Asked { decodes: Seen::Is(vec![cap("h264", "420", 8)]), encodes: reason() };
+        let half = live(&card("TU116 [GeForce GTX 1660]"), &asked).expect("with the table");
+        assert!(half.guessed() && half.encodes(Codec::Hevc) && half.decodes(Codec::Vp9).is_none(), "{half:?}");
+        assert!(half.source.contains("encoders by static table"), "{}", half.source);
+        let none = Asked { decodes: Seen::Absent, encodes: reason() };
+        assert_eq!(live(&card("TU116 [GeForce GTX 1660]"), &none), by_name("TU116"), "nothing was said");
+        assert_eq!(live(&card("Device 9999"), &none), None);
+        assert_eq!(live(&card("Device 9999"), &asked), None, "half an answer and no table is no answer");
     }
 }

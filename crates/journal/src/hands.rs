@@ -65,3 +65,13 @@ pub enum HandError {
         source: std::io::Error,
     },
 }
+
+impl HandError {
+    /// A Jellyfin server's settings are changed by its REST API alone.
+    pub fn jellyfin(url: &str) -> Self {
+        HandError::NotHere {
+            what: format!("changing Jellyfin at {url}"),
+            why: format!("it is done by its API: say thruway app jellyfin apply (or undo) --url {url}"),
+        }
+    }
+}

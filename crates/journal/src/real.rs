@@ -263,6 +263,7 @@ impl Hands for RealHands {
             Op::KernelArgs { by, add, remove } => self.kernel_args(*by, add, remove),
             Op::Proxmox { vmid, set, delete, digest, .. } => self.qm(*vmid, set, delete, Some(digest)),
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            Op::Jellyfin(op) => Err(HandError::jellyfin(&op.url)),
             Op::Packages(op) => self.install_packages(op),
             Op::RunFile(op) => self.run_file(op),
             Op::Kube(op) => self.kube(op),
@@ -288,6 +289,7 @@ impl Hands for RealHands {
                 self.qm(*vmid, before, &gone, None)
             }
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            Op::Jellyfin(op) => Err(HandError::jellyfin(&op.url)),
             // The journal asks for this with what its log says of the time before.
             Op::Packages(_) => Ok(()),
             Op::RunFile(op) => self.unrun_file(op),

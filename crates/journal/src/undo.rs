@@ -97,6 +97,10 @@ impl Journal<'_> {
                 Op::RemoveFile { path } | Op::Link { path, .. } => touched.insert(self.files.unfollowed(path)?),
                 Op::Proxmox { vmid, .. } => touched.insert(format!("VM {vmid}")),
                 Op::ProxmoxMapping { id, .. } => touched.insert(format!("mapping {id}")),
+                Op::Jellyfin(op) => {
+                    touched.extend(op.set.keys().map(|key| format!("{key} of Jellyfin at {}", op.url)));
+                    false
+                }
                 Op::Bind(op) => touched.insert(format!("function {}", op.bdf)),
                 Op::Mig(op) => touched.insert(format!("MIG of {}", op.bdf)),
                 Op::KernelArgs { add, remove, .. } => {
@@ -274,7 +278,7 @@ impl Journal<'_> {
             Op::Service { verb, .. } if crate::real::opposite(*verb) == *verb => true,
             Op::Service { .. } | Op::ProxmoxMapping { .. } => self.hands.holds(op).unwrap_or(!record.failed),
             // A change that was refused whole left everything as it was, and that may be another's by now.
-            Op::Proxmox { .. } | Op::RunFile(_) | Op::Mig(_) => self.hands.holds(op).unwrap_or(true),
+            Op::Proxmox { .. } | Op::Jellyfin(_) | Op::RunFile(_) | Op::Mig(_) => self.hands.holds(op).unwrap_or(true),
             Op::Sysfs { path, value, .. } => {
                 self.files.machine.value(path).get().map_or(!record.failed, |now| now == value)
             }

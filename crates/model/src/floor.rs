@@ -66,6 +66,30 @@ pub struct Intent {
     pub driver_file: Option<DriverFile>,
     /// What the VM's guest is told of where its cards sit on the host. None: what it is told now is left alone.
     pub hint: Option<Tell>,
+    /// Which Jellyfin and which card, where that is not to be inferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jellyfin: Option<JellyfinWish>,
+}
+
+/// Which Jellyfin is to be fitted to which card.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JellyfinWish {
+    /// A server by its REST API, "http://192.0.2.7:8096". None: the settings files of this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The card that it uses. None: whichever is here; of several what all of them can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub card: Option<Bdf>,
+    /// The chip that it uses by its name in the table ("GP108"), where no card of it is here to be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chip: Option<String>,
+    /// What runs it is changed, too: this compose file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compose: Option<String>,
+    /// The Proxmox VE container that it lies in: its configuration is changed, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ct: Option<u32>,
 }
 
 /// Whose program stands under the runtime name nvidia, which `--runtime nvidia` and Kubernetes' RuntimeClass ask for.

@@ -181,6 +181,8 @@ pub enum Op {
         /// Its entries: "node=pve,path=0000:26:00,id=10de:1d01,subsystem-id=1458:375c,iommugroup=14".
         map: Vec<String>,
     },
+    /// Settings of one Jellyfin server by its REST API. Undo sets the old values back, and nothing else.
+    Jellyfin(JellyfinOp),
     /// Server-side apply or label of one Kubernetes object. Undo applies `before`.
     Kube(Box<KubeOp>),
     /// Packages by the system's manager. Undo removes exactly what this step brought, dependencies too.
@@ -359,6 +361,20 @@ impl ArgsTool {
         };
         self.commands(add, remove).iter().map(|argv| argv.iter().map(word).collect::<Vec<_>>().join(" ")).collect()
     }
+}
+
+/// Some of a Jellyfin server's transcoding settings, changed: /System/Configuration/encoding, which is read and posted
+/// as a whole, so that a setting that is not named stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JellyfinOp {
+    /// "https://192.0.2.7:8096". No login is ever part of it.
+    pub url: String,
+    /// Key → value, by the API's names. Only keys that the server itself has answered with.
+    pub set: serde_json::Map<String, serde_json::Value>,
+    /// The same keys as they were.
+    pub before: serde_json::Map<String, serde_json::Value>,
+    /// Of the whole object as it was read: another one is not overwritten.
+    pub digest: Digest,
 }
 
 /// One Kubernetes object, changed.

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector as _, TcpConnector};
 
-use crate::transport::Tls;
 use crate::{Error, Login, Secret, Trust};
 
 /// An answer longer than this is none of Proxmox VE's: 8 MiB.
@@ -41,16 +38,7 @@ impl Client {
     /// `url`: https, a host, and the port where it is not 8006. Nothing is spoken yet.
     pub fn new(url: &str, login: Login, trust: &Trust) -> Result<Self, Error> {
         let url = Self::address(url)?;
-        let config = Agent::config_builder()
-            .https_only(true)
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_global(Some(TIMEOUT))
-            .user_agent(concat!("thruway/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let connector = ().chain(TcpConnector::default()).chain(Tls(trust.config()?));
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = rest::https(trust, TIMEOUT)?;
         Ok(Client { agent, url, login, ticket: Mutex::new(None) })
     }
 

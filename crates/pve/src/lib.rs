@@ -11,17 +11,15 @@ mod hands;
 mod preflight;
 mod secret;
 mod task;
-mod transport;
 mod tree;
-mod trust;
 
 pub use answers::{Answers, VmAnswer};
 pub use client::{Client, Pending};
 pub use hands::PveHands;
 pub use preflight::preflight;
-pub use secret::{Login, Secret};
+pub use rest::{Secret, Trust};
+pub use secret::Login;
 pub use tree::RUNS;
-pub use trust::Trust;
 
 /// Why the API could not be used, in words that hold no secret.
 #[derive(Debug, thiserror::Error)]
@@ -43,4 +41,10 @@ pub enum Error {
     Moved { what: String, wanted: String, found: String },
     #[error("the task {upid} failed: {status}{explained}")]
     Task { upid: String, status: String, explained: String },
+}
+
+impl From<rest::Error> for Error {
+    fn from(error: rest::Error) -> Self {
+        Error::Setting(error.0)
+    }
 }

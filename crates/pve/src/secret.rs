@@ -1,28 +1,8 @@
-//! Tokens and passwords, which no message, log or plan ever holds.
+//! Who speaks to the API.
 
-use std::fmt;
+use rest::Secret;
 
 use crate::Error;
-
-/// A secret text. It has no `Display` and no `Serialize`; `Debug` shows that there is one.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    pub(crate) fn show(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// Who speaks to the API.
 #[derive(Clone, Debug)]

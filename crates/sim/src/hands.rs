@@ -52,6 +52,7 @@ impl Hands for SimHands {
             Op::KernelArgs { by, add, remove } => kernel_args(&tree, *by, add, remove),
             Op::Proxmox { vmid, set, delete, .. } => qm_set(&tree, *vmid, set, delete),
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            Op::Jellyfin(op) => Err(HandError::jellyfin(&op.url)),
             Op::Packages(op) => crate::packages::install(&tree, op),
             Op::RunFile(op) => Err(installer_only(&op.file.path)),
             Op::Kube(op) => crate::cluster::apply(&tree, op),
@@ -84,6 +85,7 @@ impl Hands for SimHands {
                 qm_set(&tree, *vmid, before, &new)
             }
             Op::ProxmoxMapping { id, .. } => Err(api_only(id)),
+            Op::Jellyfin(op) => Err(HandError::jellyfin(&op.url)),
             // The journal asks for this with what its log says of the time before.
             Op::Packages(_) => Ok(()),
             Op::RunFile(op) => Err(installer_only(&op.file.path)),

@@ -9,6 +9,8 @@ pub mod boxes;
 mod cluster;
 mod efivars;
 mod hands;
+mod http;
+pub mod jellyfin;
 pub mod lab;
 mod lay;
 mod packages;

@@ -54,6 +54,7 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
             HintWish::None => Tell::Nothing,
         }),
         driver_file: wish.driver_file.as_deref().map(driver_file).transpose()?,
+        jellyfin: None,
         guard: wish.guard.map(|guard| crate::guard::wish(guard, wish.guard_program.as_deref())).transpose()?,
     })
 }
@@ -73,12 +74,23 @@ fn driver_file(path: &Path) -> anyhow::Result<model::DriverFile> {
 pub fn plan(global: &Global, args: &PlanArgs, layers: &[Layer]) -> anyhow::Result<u8> {
     let intent = intent(&args.wish)?;
     let target = Target::of(global, layers, intent.vm.as_deref())?;
-    let plan = target.plan(layers, &intent);
-    if let Some(path) = &args.out {
+    planned(global, &target, layers, &intent, args.out.as_deref())
+}
+
+/// Makes a plan, shows it and writes it down where that is asked for.
+pub fn planned(
+    global: &Global,
+    target: &Target,
+    layers: &[Layer],
+    intent: &Intent,
+    out: Option<&Path>,
+) -> anyhow::Result<u8> {
+    let plan = target.plan(layers, intent);
+    if let Some(path) = out {
         write_plan(path, &plan)?;
     }
-    show(&plan, &target, global)?;
-    if let (Some(path), false) = (&args.out, global.json) {
+    show(&plan, target, global)?;
+    if let (Some(path), false) = (out, global.json) {
         say(&format!("\nWritten to {}. Carry it out with: thruway apply {0}\n", path.display()))?;
     }
     Ok(if plan.refusals.is_empty() { DONE } else { FOUND })
@@ -103,17 +115,29 @@ pub fn apply(global: &Global, args: &ApplyArgs, layers: &[Layer]) -> anyhow::Res
     let read = args.plan.as_deref().map(read_plan).transpose()?;
     let vm = read.as_ref().map_or(&wish, |plan| &plan.asked).vm.clone();
     let target = Target::of(global, layers, vm.as_deref())?;
-    let (plan, layers) = match args.plan.as_ref().zip(read) {
-        Some((path, plan)) => {
-            fresh(&plan, &target, &path.display().to_string())?;
+    let name = args.plan.as_ref().map_or_else(this_plan, |path| path.display().to_string());
+    let go = Go { name, yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
+    applied(global, &target, layers, &wish, read, &go)
+}
+
+/// Carries the plan that was read out, where it still holds; else one of this wish.
+pub fn applied(
+    global: &Global,
+    target: &Target,
+    layers: &[Layer],
+    wish: &Intent,
+    read: Option<Plan>,
+    go: &Go,
+) -> anyhow::Result<u8> {
+    let (plan, layers) = match read {
+        Some(plan) => {
+            fresh(&plan, target, &go.name)?;
             let layers = plan.layers.clone();
             (plan, layers)
         }
-        None => (target.plan(layers, &wish), layers.to_vec()),
+        None => (target.plan(layers, wish), layers.to_vec()),
     };
-    let name = args.plan.as_ref().map_or_else(this_plan, |path| path.display().to_string());
-    let go = Go { name, yes: args.yes, dry_run: args.dry_run, limit: journal::bind::LIMIT };
-    carry_out(global, &target, &plan, &layers, &go)
+    carry_out(global, target, &plan, &layers, go)
 }
 
 /// How far a change goes.
@@ -162,9 +186,10 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
     page.gap();
     page.line(format!("{} Applied as change {}.", paint(Tone::Good, "●"), applied.number));
     let again = target.again(global)?;
-    let outcomes = Way::observe(again.as_ref().unwrap_or(target).machine()).verify(layers, &plan.asked);
+    let again = again.as_ref().unwrap_or(target);
+    let outcomes = again.verify(&again.way(), layers, &plan.asked);
     plans::outcome_lines(&mut page, &outcomes);
-    page.line(format!("  Take it back with: {}", paint(Tone::Code, &format!("thruway undo {}", applied.number))));
+    page.line(format!("  Take it back with: {}", paint(Tone::Code, &target.undo_command(applied.number))));
     say(&page.text())?;
     Ok(DONE)
 }
@@ -178,7 +203,7 @@ fn live_only(plan: &Plan, target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_plan(path: &Path) -> anyhow::Result<Plan> {
+pub fn read_plan(path: &Path) -> anyhow::Result<Plan> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let name = path.display();
     let plan: Plan = serde_json::from_slice(&bytes)
@@ -297,6 +322,7 @@ impl Stands {
         let root = match target {
             Target::Root(root) | Target::Simulated { root, .. } => Some(root),
             Target::Api(remote) => remote.journal.as_ref(),
+            Target::Jellyfin(remote) => remote.journal.as_ref(),
             Target::Captured(_) => bail!("a capture has no journal to verify"),
         };
         let log = target.log()?;
@@ -304,7 +330,7 @@ impl Stands {
         let mut stands = Stands { changes: Vec::new(), drift, states: Vec::new() };
         for transaction in standing(&log, layers) {
             let its: Vec<Layer> = transaction.plan.layers.iter().filter(|l| layers.contains(l)).copied().collect();
-            let outcomes = way.verify(&its, &transaction.plan.asked);
+            let outcomes = target.verify(way, &its, &transaction.plan.asked);
             page.gap();
             page.line(paint(Tone::Strong, &format!("Change {} ({})", transaction.number, plans::layer_names(&its))));
             for intent in &transaction.plan.intent {
@@ -343,9 +369,13 @@ impl Stands {
 }
 
 pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
-    let target = Target::of(global, layers, None)?;
+    verified(global, &Target::of(global, layers, None)?, layers)
+}
+
+/// Looks again at every change of this target that stands.
+pub fn verified(global: &Global, target: &Target, layers: &[Layer]) -> anyhow::Result<u8> {
     let mut page = Page::new();
-    let stands = Stands::look(&target, &Way::observe(target.machine()), layers, &mut page, global.verbose)?;
+    let stands = Stands::look(target, &target.way(), layers, &mut page, global.verbose)?;
     if global.json {
         let report = serde_json::json!({ "schema": 1, "changes": stands.changes, "drift": stands.drift });
         say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
@@ -356,9 +386,13 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
 }
 
 pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {
-    let target = Target::of(global, layers, None)?;
+    undone(global, &Target::of(global, layers, None)?, args, layers)
+}
+
+/// Takes the newest change of this target that stands back, or the one that is named.
+pub fn undone(global: &Global, target: &Target, args: &UndoArgs, layers: &[Layer]) -> anyhow::Result<u8> {
     let path = target.path()?;
-    let hands = pve_api::hands(global, &target, target.hands()?, None)?;
+    let hands = pve_api::hands(global, target, target.hands()?, None)?;
     let mut journal = Journal::open(&path, hands.as_ref()).map_err(rootly)?.telling(&progress_line);
     if !args.dry_run {
         let back = recover(&mut journal)?;
@@ -390,7 +424,9 @@ pub fn undo(global: &Global, args: &UndoArgs, layers: &[Layer]) -> anyhow::Resul
         return Ok(DONE);
     }
     let cards = bind::cards(&transaction.plan);
-    if let Some(refusal) = Way::observe(target.machine()).busy(&cards).first() {
+    if !cards.is_empty()
+        && let Some(refusal) = Way::observe(target.machine()).busy(&cards).first()
+    {
         bail!("{}; change {number} cannot be taken back so. Way out: {}", refusal.says, refusal.instead);
     }
     if !agreed(args.yes, "Take it back?")? {
@@ -416,6 +452,11 @@ pub fn log(global: &Global) -> anyhow::Result<u8> {
             target => target.log()?,
         },
     };
+    log_page(global, &log)
+}
+
+/// The changes that were made, on paper.
+pub fn log_page(global: &Global, log: &[Transaction]) -> anyhow::Result<u8> {
     if global.json {
         let report = serde_json::json!({ "schema": 1, "changes": log });
         say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
@@ -425,7 +466,7 @@ pub fn log(global: &Global) -> anyhow::Result<u8> {
     if log.is_empty() {
         page.line("Nothing was ever changed here by thruway.");
     }
-    for transaction in &log {
+    for transaction in log {
         let (state, tone) = match transaction.state {
             State::Applied => ("stands", Tone::Good),
             State::Undone => ("taken back", Tone::Faint),

@@ -4,6 +4,7 @@ mod app;
 mod bind;
 mod cdi;
 mod cluster;
+mod jellyfin;
 mod mig;
 mod nvml;
 mod serve;
@@ -22,6 +23,7 @@ pub use cdi::{
     CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
 };
 pub use cluster::{KubeVerb, PatchArgs, Words};
+pub use jellyfin::{GiveTo, JellyfinVerb, ServerArgs};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
 pub use serve::{HostWish, ServeArgs};

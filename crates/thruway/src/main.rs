@@ -4,6 +4,7 @@
     reason = "the program reads its own arguments, plans and outputs; machines only through machine"
 )]
 
+mod apps;
 mod assign;
 mod audit;
 mod bind;
@@ -19,6 +20,7 @@ mod explain_log;
 mod gpus;
 mod gpus_detail;
 mod guard;
+mod jellyfin_api;
 mod lab;
 mod mig;
 mod paint;
@@ -139,6 +141,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Kube { verb } => cluster::kube(global, verb),
         Command::Node(words) => cluster::node(global, &[], &words.words),
         Command::App { verb: AppVerb::Prove(args) } => prove::prove(global, &args),
+        Command::App { verb: AppVerb::Jellyfin { verb } } => apps::jellyfin(global, verb),
         Command::App { verb: AppVerb::Common(verb) } => floor(global, Layer::App, verb),
         Command::Cdi { verb } => specs::run(global, &verb),
         Command::Completions { shell } => {

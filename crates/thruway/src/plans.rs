@@ -118,6 +118,14 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
                 &format!("pvesh create /cluster/mapping/pci --id {id} {}", maps.join(" ")),
             );
         }
+        Op::Jellyfin(op) => {
+            page.whole(4, "", 0, Tone::Code, &format!("POST {}/System/Configuration/encoding", op.url));
+            for (key, value) in &op.set {
+                let old = op.before.get(key).unwrap_or(&serde_json::Value::Null);
+                page.whole(4, "", 0, Tone::Bad, &format!("- {key}: {old}"));
+                page.whole(4, "", 0, Tone::Good, &format!("+ {key}: {value}"));
+            }
+        }
         Op::Bind(op) => {
             let hold = |hold: &Hold| match &hold.forced {
                 Some(name) => format!("{} (driver_override {name})", hold.driver),

@@ -56,15 +56,19 @@ pub fn log(global: &Global) -> anyhow::Result<Option<Vec<journal::Transaction>>>
     Ok(Some(journal::read_log(&Root::tree(&home).context("cannot open this node's journal")?)?))
 }
 
-/// $XDG_STATE_HOME/thruway/pve/HOST_PORT, else below ~/.local/state.
 fn home(url: &str) -> anyhow::Result<PathBuf> {
+    state_of("pve", url)
+}
+
+/// Where what is done by an API is written down: $XDG_STATE_HOME/thruway/KIND/HOST_PORT, else below ~/.local/state.
+pub fn state_of(kind: &str, url: &str) -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|text| Path::new(text).is_absolute()).map(PathBuf::from);
     let Some(state) = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))) else {
         bail!("where to write down what is done is not known: set HOME or XDG_STATE_HOME");
     };
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
-    let name: String = url.trim_start_matches("https://").chars().map(plain).collect();
-    Ok(state.join("thruway/pve").join(name))
+    let name: String = url.trim_start_matches("https://").trim_start_matches("http://").chars().map(plain).collect();
+    Ok(state.join("thruway").join(kind).join(name))
 }
 
 /// The ledger that this machine keeps for the node.
@@ -144,7 +148,7 @@ fn login(args: &PveArgs) -> anyhow::Result<Login> {
 }
 
 /// Says so where others can read the token.
-fn alone(path: &Path) -> anyhow::Result<()> {
+pub fn alone(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(path).map(|meta| meta.permissions().mode()).unwrap_or(0);
     if mode & 0o077 != 0 {
@@ -154,17 +158,21 @@ fn alone(path: &Path) -> anyhow::Result<()> {
 }
 
 fn trust(args: &PveArgs) -> anyhow::Result<Trust> {
-    if let Some(pin) = &args.fingerprint {
+    let way = "give --pve-fingerprint (pvenode cert info on the node) or --pve-ca";
+    trusted(args.fingerprint.as_deref(), args.ca.as_deref(), way)
+}
+
+/// A pinned certificate, a CA's file, or the CAs of this machine. `way`: what to do where it has none.
+pub fn trusted(pin: Option<&str>, ca: Option<&Path>, way: &str) -> anyhow::Result<Trust> {
+    if let Some(pin) = pin {
         return Ok(Trust::pin(pin)?);
     }
-    if let Some(path) = &args.ca {
+    if let Some(path) = ca {
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         return Ok(Trust::Roots(pem));
     }
     match CAS.iter().find_map(|path| std::fs::read(path).ok()) {
         Some(pem) => Ok(Trust::Roots(pem)),
-        None => {
-            bail!("this machine has no list of CAs: give --pve-fingerprint (pvenode cert info on the node) or --pve-ca")
-        }
+        None => bail!("this machine has no list of CAs: {way}"),
     }
 }

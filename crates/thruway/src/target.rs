@@ -6,9 +6,10 @@ use anyhow::{Context as _, bail};
 use journal::{Hands, RealHands};
 use machine::scratch::Scratch;
 use machine::{Kind, Machine, Memory, Root};
-use model::{Intent, Layer, Plan};
+use model::{Intent, Layer, Outcome, Plan};
 
 use crate::cli::Global;
+use crate::jellyfin_api;
 use crate::pve_api::{self, Remote};
 use crate::way::Way;
 
@@ -24,6 +25,8 @@ pub enum Target {
     },
     /// A Proxmox VE node by its API: `--pve`.
     Api(Box<Remote>),
+    /// A Jellyfin server by its API: `app jellyfin --url`.
+    Jellyfin(Box<jellyfin_api::Remote>),
 }
 
 impl Target {
@@ -74,13 +77,46 @@ impl Target {
             (Target::Api(remote), Some(url)) => {
                 Ok(Some(Target::Api(Box::new(Remote::ask(&global.pve, url, remote.vm.as_deref())?))))
             }
+            (Target::Jellyfin(remote), _) => Ok(Some(Target::Jellyfin(Box::new(remote.again(global)?)))),
             _ => Ok(None),
+        }
+    }
+
+    /// All floors' facts of this machine; of a Jellyfin server by its API none is asked for.
+    pub fn way(&self) -> Way {
+        match self {
+            Target::Jellyfin(_) => Way::observe(&Memory::new("a Jellyfin server by its API")),
+            _ => Way::observe(self.machine()),
+        }
+    }
+
+    pub fn verify(&self, way: &Way, layers: &[Layer], intent: &Intent) -> Vec<Outcome> {
+        match self {
+            Target::Jellyfin(remote) => app::verify(&remote.facts, intent),
+            _ => {
+                let mut all = way.verify(layers, intent);
+                all.extend(app::forms::verify(self.machine(), intent));
+                all
+            }
+        }
+    }
+
+    /// How a change made here is taken back.
+    pub fn undo_command(&self, number: u64) -> String {
+        match self {
+            Target::Jellyfin(remote) => format!("thruway app jellyfin undo {number} --url {}", remote.url()),
+            _ => format!("thruway undo {number}"),
         }
     }
 
     /// The plan of these floors, fitted to whoever carries it out.
     pub fn plan(&self, layers: &[Layer], intent: &Intent) -> Plan {
-        let mut plan = Way::observe(self.machine()).plan(layers, intent);
+        if let Target::Jellyfin(remote) = self {
+            return app::plan(&remote.facts, intent);
+        }
+        let mut way = Way::observe(self.machine());
+        way.name(self.machine(), intent);
+        let mut plan = way.plan(layers, intent);
         if let Target::Api(remote) = self {
             remote.answers.fit(&mut plan);
         }
@@ -90,6 +126,7 @@ impl Target {
     pub fn machine(&self) -> &dyn Machine {
         match self {
             Target::Api(remote) => &remote.tree,
+            Target::Jellyfin(remote) => remote.below.machine(),
             Target::Root(root) | Target::Simulated { root, .. } => root,
             Target::Captured(memory) => memory,
         }
@@ -99,6 +136,9 @@ impl Target {
     pub fn name(&self, global: &Global) -> String {
         if let Some(label) = &global.label {
             return label.clone();
+        }
+        if let Target::Jellyfin(remote) = self {
+            return remote.title();
         }
         match (&global.sim, &global.from) {
             (Some(name), _) => format!("simulated machine {name}"),
@@ -111,6 +151,11 @@ impl Target {
     pub fn path(&self) -> anyhow::Result<PathBuf> {
         match self {
             Target::Api(remote) => {
+                std::fs::create_dir_all(&remote.home)
+                    .with_context(|| format!("cannot make {}", remote.home.display()))?;
+                Ok(remote.home.clone())
+            }
+            Target::Jellyfin(remote) => {
                 std::fs::create_dir_all(&remote.home)
                     .with_context(|| format!("cannot make {}", remote.home.display()))?;
                 Ok(remote.home.clone())
@@ -131,6 +176,7 @@ impl Target {
         let path = self.path()?;
         Ok(match self {
             Target::Api(_) => Box::new(pve_api::Nothing),
+            Target::Jellyfin(remote) => remote.hands()?,
             Target::Simulated { .. } => Box::new(sim::SimHands::new(&path)),
             _ => Box::new(RealHands::new(&path).limit(limit).telling(crate::change::work_line)),
         })
@@ -140,6 +186,7 @@ impl Target {
     pub fn log(&self) -> Result<Vec<journal::Transaction>, journal::Error> {
         match self {
             Target::Api(remote) => remote.journal.as_ref().map_or(Ok(Vec::new()), journal::read_log),
+            Target::Jellyfin(remote) => remote.journal.as_ref().map_or(Ok(Vec::new()), journal::read_log),
             Target::Root(root) | Target::Simulated { root, .. } => journal::read_log(root),
             Target::Captured(_) => Ok(Vec::new()),
         }

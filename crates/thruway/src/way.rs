@@ -83,6 +83,13 @@ impl Way {
         self.host.remembered = before;
     }
 
+    /// Lets the app floor read the files that a wish names.
+    pub fn name(&mut self, machine: &dyn Machine, intent: &Intent) {
+        if let Some(wish) = &intent.jellyfin {
+            self.app.named = app::forms::read(machine, wish);
+        }
+    }
+
     /// Why these cards cannot change hands now: who uses them.
     pub fn busy(&self, cards: &[Bdf]) -> Vec<Refusal> {
         host::busy(&self.host, cards)

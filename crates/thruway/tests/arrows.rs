@@ -12,7 +12,7 @@ const ROOMS: &[&[&str]] = &[
     // its tests load those beside it
     &["simcuda"],
     &["model"],
-    &["formats", "cuda", "kubelet"],
+    &["formats", "cuda", "kubelet", "rest"],
     &["oci", "hook"],
     // the small static programs that stand in every container's way: nothing above them
     &["runtime"],
@@ -20,7 +20,7 @@ const ROOMS: &[&[&str]] = &[
     &["journal"],
     &["gpu"],
     &["decode"],
-    &["cdi", "pve"],
+    &["cdi", "pve", "jellyfin"],
     &["host", "vm", "guest", "container", "kube", "app"],
     &["simdriver", "simkube"],
     // the one program that speaks the cluster's protocols

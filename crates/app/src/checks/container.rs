@@ -3,6 +3,7 @@
 use model::{About, Check, CheckId, Fix, Layer, Seen, Source, Trouble, Verdict};
 
 use crate::Facts;
+use crate::forms::enough;
 use crate::observe::{Run, RunKind, Says, Trace};
 
 pub const VIDEO_CAPABILITY: Check<Facts> = Check {
@@ -26,12 +27,8 @@ pub const VIDEO_CAPABILITY: Check<Facts> = Check {
                 RunKind::Podman => "podman inspect".into(),
                 RunKind::Deployment => "kubectl get deployments.apps".into(),
             });
-            let has = |text: &str| {
-                let words: Vec<&str> = text.split(',').map(str::trim).collect();
-                words.contains(&"all") || (words.contains(&"video") && words.contains(&"compute"))
-            };
             let value = match &run.capabilities {
-                Seen::Is(text) if has(text) => continue,
+                Seen::Is(text) if enough(text) => continue,
                 Seen::Is(text) => text.clone(),
                 // A Deployment shows only what it adds to the image's environment.
                 Seen::Absent if run.kind == RunKind::Deployment && run.official() => continue,

@@ -8,11 +8,15 @@ use formats::encodingxml::EncodingXml;
 use gpu::Inventory;
 use gpu::codecs::Codecs;
 use machine::{Machine, MachineExt};
-use model::{Bdf, Digest, Reason, Seen};
+use model::{Bdf, Digest, JellyfinWish, Reason, Seen};
 use serde::Serialize;
+
+use crate::Server;
+use crate::forms::Named;
 
 pub use log::{Says, Trace, sign};
 pub use runs::{Run, RunKind};
+pub(crate) use runs::{is_jellyfin, official};
 
 /// All that the checks and the planner need.
 #[derive(Clone, Debug, Serialize)]
@@ -21,10 +25,14 @@ pub struct Facts {
     pub looked: Seen<()>,
     pub configs: Vec<Config>,
     pub runs: Vec<Run>,
-    /// NVIDIA's cards that a driver of this machine may use, with what the static table says of each.
+    /// NVIDIA's cards that a driver of this machine may use, with what each says of itself, or a static table.
     pub cards: Vec<AppCard>,
     /// Signs of trouble in the newest transcode logs.
     pub traces: Vec<Trace>,
+    /// A server by its API; then there is nothing of this machine here but its cards.
+    pub server: Option<Server>,
+    /// What runs it, where the user named a file of that.
+    pub named: Vec<Named>,
 }
 
 /// One encoding.xml.
@@ -54,17 +62,27 @@ pub enum Owner {
 pub struct AppCard {
     pub bdf: Bdf,
     pub name: String,
-    /// `None`: its chip is not in the table.
+    /// The card's own answer where it was asked and gave one, the table's else: [`Codecs::source`] says which. `None`: it
+    /// gave none, and its chip is not in the table.
     pub codecs: Option<Codecs>,
 }
 
 impl Facts {
     /// What every card here can do; Jellyfin takes CUDA's first device, whichever that is. Absent: no card.
     pub fn codecs(&self) -> Seen<Codecs> {
+        self.codecs_of(None)
+    }
+
+    /// The same of the card or chip that is wished for.
+    pub fn codecs_of(&self, wish: Option<&JellyfinWish>) -> Seen<Codecs> {
+        if let Some(chip) = wish.and_then(|wish| wish.chip.as_deref()) {
+            return gpu::codecs::by_name(chip).into();
+        }
         let mut all: Option<Codecs> = None;
-        for card in &self.cards {
+        for card in self.meant(wish) {
             let Some(codecs) = &card.codecs else {
-                let reason = format!("the chip of {} ({}) is not in the table", card.bdf.short(), card.name);
+                let (bdf, name) = (card.bdf.short(), &card.name);
+                let reason = format!("{bdf} ({name}) did not say what it decodes, and its chip is not in the table");
                 return Seen::Unreadable(Reason::Other(reason));
             };
             all = Some(all.map_or_else(|| codecs.clone(), |so_far| so_far.both(codecs)));
@@ -72,9 +90,22 @@ impl Facts {
         all.into()
     }
 
+    fn meant(&self, wish: Option<&JellyfinWish>) -> impl Iterator<Item = &AppCard> {
+        let wanted = wish.and_then(|wish| wish.card);
+        self.cards.iter().filter(move |card| wanted.is_none_or(|bdf| card.bdf.same_slot(&bdf)))
+    }
+
     /// The cards in words: "GeForce GT 1030".
     pub fn card_names(&self) -> String {
-        let mut names: Vec<&str> = self.cards.iter().map(|card| card.name.as_str()).collect();
+        self.names_of(None)
+    }
+
+    /// The same of the card or chip that is wished for.
+    pub fn names_of(&self, wish: Option<&JellyfinWish>) -> String {
+        if let Some(chip) = wish.and_then(|wish| wish.chip.as_deref()) {
+            return chip.to_owned();
+        }
+        let mut names: Vec<&str> = self.meant(wish).map(|card| card.name.as_str()).collect();
         names.dedup();
         names.join(" and ")
     }
@@ -89,6 +120,22 @@ const OWN: [&str; 3] = ["/etc/jellyfin", "/var/lib/jellyfin/config", "/config/co
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 const UNIT: &str = "jellyfin.service";
 const FILE: &str = "encoding.xml";
+
+/// NVIDIA's cards that are not given to a VM. `ask`: what they decode and encode is asked of themselves, which takes a CUDA
+/// context of each; else the table by chip answers.
+pub fn cards(machine: &dyn Machine, gpus: &Inventory, ask: bool) -> Vec<AppCard> {
+    let vfio = |card: &&gpu::Card| card.driver.get().is_none_or(|driver| driver != "vfio-pci");
+    let meant: Vec<&gpu::Card> = gpus.nvidia().filter(vfio).collect();
+    let driven = |card: &&gpu::Card| card.driver.get().is_some_and(|driver| driver == "nvidia");
+    let engines = if ask && meant.iter().any(driven) { gpu::engines::observe(machine, gpus).0 } else { Vec::new() };
+    let of = |card: &&gpu::Card| {
+        let bdf = card.identity.bdf;
+        let asked = engines.iter().find(|engines| engines.bdf == bdf).and_then(|engines| engines.asked.get());
+        let codecs = asked.map_or_else(|| gpu::codecs::of(card), |asked| gpu::codecs::live(card, asked));
+        AppCard { bdf, name: card.short_name().to_owned(), codecs }
+    };
+    meant.iter().map(of).collect()
+}
 
 /// Reads it all.
 pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
@@ -146,14 +193,9 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     logs.extend(["/var/log/jellyfin", "/var/lib/jellyfin/log", "/config/log"].map(str::to_owned));
     logs.sort_unstable();
     logs.dedup();
-    let vfio = |card: &&gpu::Card| card.driver.get().is_none_or(|driver| driver != "vfio-pci");
-    let cards = gpus.nvidia().filter(vfio).map(|card| AppCard {
-        bdf: card.identity.bdf,
-        name: card.short_name().to_owned(),
-        codecs: gpu::codecs::of(card),
-    });
-    let cards = cards.collect();
     let here = !configs.is_empty() || !runs.is_empty();
+    // Asking takes a CUDA context: nobody waits for it where there is nothing to fit.
+    let cards = cards(machine, gpus, here);
     let traces = if here { log::traces(machine, &logs) } else { Vec::new() };
-    Facts { looked, configs, runs, cards, traces }
+    Facts { looked, configs, runs, cards, traces, server: None, named: Vec::new() }
 }

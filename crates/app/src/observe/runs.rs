@@ -44,11 +44,14 @@ impl Run {
 
     /// Jellyfin's own image sets the capabilities and the devices itself.
     pub fn official(&self) -> bool {
-        let image = self.image.trim_start_matches("docker.io/").trim_start_matches("ghcr.io/");
-        image == "jellyfin/jellyfin"
-            || image.starts_with("jellyfin/jellyfin:")
-            || image.starts_with("jellyfin/jellyfin@")
+        official(&self.image)
     }
+}
+
+/// Jellyfin's own image, by its name.
+pub(crate) fn official(image: &str) -> bool {
+    let image = image.trim_start_matches("docker.io/").trim_start_matches("ghcr.io/");
+    image == "jellyfin/jellyfin" || image.starts_with("jellyfin/jellyfin:") || image.starts_with("jellyfin/jellyfin@")
 }
 
 pub(super) fn observe(machine: &dyn Machine) -> Vec<Run> {
@@ -81,7 +84,7 @@ fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-fn is_jellyfin(image: &str) -> bool {
+pub(crate) fn is_jellyfin(image: &str) -> bool {
     // The repository's name, whatever the registry and tag: "lscr.io/linuxserver/jellyfin:10.8".
     let name = image.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
     name.split(':').next().is_some_and(|name| name.contains("jellyfin"))

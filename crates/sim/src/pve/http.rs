@@ -1,12 +1,11 @@
-//! As much of HTTP/1.1 as the API needs; what is too long or no HTTP ends the connection.
+//! Proxmox VE's requests and answers over HTTP.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use serde_json::Value;
 
-const HEAD: usize = 16 << 10;
-const BODY: usize = 1 << 20;
+use crate::http::{self, Raw};
 
 pub(super) struct Request {
     pub method: String,
@@ -22,37 +21,11 @@ pub(super) struct Answer {
     pub body: Value,
 }
 
-fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
 /// The next request; none where the client went away.
 pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Request>> {
-    let mut head = Vec::new();
-    let mut byte = [0u8; 1];
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte)? == 0 {
-            return Ok(None);
-        }
-        head.push(byte[0]);
-        if head.len() > HEAD {
-            return Err(bad("the head is too long"));
-        }
-    }
-    let head = String::from_utf8(head).map_err(|_| bad("the head is no text"))?;
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let (method, target) = (first.next().unwrap_or_default().to_owned(), first.next().unwrap_or_default());
-    let headers: BTreeMap<String, String> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
-    let length = headers.get("content-length").map_or(Ok(0), |text| text.parse::<usize>());
-    let length = length.ok().filter(|length| *length <= BODY).ok_or_else(|| bad("the body's length"))?;
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = path.strip_prefix("/api2/json").ok_or_else(|| bad("not below /api2/json"))?;
+    let Some(Raw { method, target, headers, body }) = http::read(stream)? else { return Ok(None) };
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let path = path.strip_prefix("/api2/json").ok_or_else(|| http::bad("not below /api2/json"))?;
     let mut params = form(query);
     params.extend(form(&String::from_utf8_lossy(&body)));
     Ok(Some(Request { method, path: decoded(path), headers, params }))

@@ -55,20 +55,12 @@ pub struct Server {
 impl Server {
     /// Serves the machine that is laid out at `root`, on a free port of 127.0.0.1.
     pub fn start(root: &Path, accounts: Vec<Account>) -> io::Result<Server> {
-        let other = |error: rustls::Error| io::Error::other(error);
-        let pem = |error: rustls::pki_types::pem::Error| io::Error::other(format!("{error:?}"));
-        let certs: Result<Vec<CertificateDer<'static>>, _> =
-            CertificateDer::pem_slice_iter(include_bytes!("cert.pem")).collect();
-        let key = PrivateKeyDer::from_pem_slice(include_bytes!("key.pem")).map_err(pem)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(other)?;
-        let config = config.with_no_client_auth().with_single_cert(certs.map_err(pem)?, key).map_err(other)?;
+        let config = tls()?;
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::new(root, accounts)));
         let over = Arc::new(AtomicBool::new(false));
-        let (shared, ended, config) = (state.clone(), over.clone(), Arc::new(config));
+        let (shared, ended, config) = (state.clone(), over.clone(), config);
         let thread = std::thread::spawn(move || {
             for socket in listener.incoming() {
                 if ended.load(Ordering::SeqCst) {
@@ -111,6 +103,18 @@ impl Drop for Server {
             drop(thread.join());
         }
     }
+}
+
+/// The simulation's own certificate and key.
+pub(crate) fn tls() -> io::Result<Arc<ServerConfig>> {
+    let other = |error: rustls::Error| io::Error::other(error);
+    let pem = |error: rustls::pki_types::pem::Error| io::Error::other(format!("{error:?}"));
+    let certs: Result<Vec<CertificateDer<'static>>, _> =
+        CertificateDer::pem_slice_iter(include_bytes!("cert.pem")).collect();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("key.pem")).map_err(pem)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(other)?;
+    Ok(Arc::new(config.with_no_client_auth().with_single_cert(certs.map_err(pem)?, key).map_err(other)?))
 }
 
 /// One connection, call after call.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::Verb;
+use super::{JellyfinVerb, Verb};
 
 /// The app floor's verbs: those of every floor, and its own.
 #[derive(Subcommand, Debug)]
@@ -23,6 +23,17 @@ pub enum AppVerb {
                       watch, or it could not be told."
     )]
     Prove(ProveArgs),
+    /// Fit Jellyfin's transcoding settings to the card, in its files or by its API
+    #[command(
+        long_about = "Fit Jellyfin's transcoding settings to what the card says that it decodes and encodes: in the encoding.xml of \
+                      this machine, or with --url on a server by its API. An API key of an administrator is needed for that \
+                      (--token-file, or the environment variable THRUWAY_JELLYFIN_TOKEN); it is never shown and never written \
+                      down.\n\nWhat a card cannot be asked, a table by its chip answers, and the plan says so."
+    )]
+    Jellyfin {
+        #[command(subcommand)]
+        verb: JellyfinVerb,
+    },
 }
 
 #[derive(Args, Debug, Clone)]

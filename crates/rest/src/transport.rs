@@ -12,7 +12,7 @@ use ureq::unversioned::transport::{
 };
 
 /// Wraps the connection below in TLS, always.
-pub struct Tls(pub Arc<ClientConfig>);
+pub(crate) struct Tls(pub Arc<ClientConfig>);
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,7 +39,7 @@ impl<In: Transport> Connector<In> for Tls {
 }
 
 /// One TLS connection.
-pub struct Stream {
+pub(crate) struct Stream {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }

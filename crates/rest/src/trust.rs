@@ -1,8 +1,8 @@
 //! Which certificate is believed: one that a CA signed, or the one with this fingerprint.
 //!
-//! A Proxmox VE node's certificate is signed by its cluster's own CA (/etc/pve/pve-root-ca.pem), which no system knows;
-//! so its SHA-256 fingerprint (`pvenode cert info`, or the web interface) can be pinned instead. There is no way to
-//! believe anything.
+//! Servers at home sign their certificates themselves, and a Proxmox VE node's is signed by its cluster's own CA
+//! (/etc/pve/pve-root-ca.pem), which no system knows; so the SHA-256 fingerprint can be pinned instead. There is no way
+//! to believe anything.
 
 use std::sync::Arc;
 
@@ -25,12 +25,10 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// `AA:BB:…`, 32 bytes in hex, with or without colons, as `pvenode cert info` prints it.
+    /// `AA:BB:…`, 32 bytes in hex, with or without colons, as `openssl x509 -fingerprint` and `pvenode cert info` print it.
     pub fn pin(text: &str) -> Result<Self, Error> {
         let bad = || {
-            Error::Setting(format!(
-                "{text} is no SHA-256 fingerprint: 32 bytes in hex, such as pvenode cert info shows"
-            ))
+            Error(format!("{text} is no SHA-256 fingerprint: 32 bytes in hex, such as openssl x509 -fingerprint shows"))
         };
         let hex: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b':').collect();
         let digits = std::str::from_utf8(&hex).map_err(|_| bad())?;
@@ -46,7 +44,7 @@ impl Trust {
     }
 
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
-        let tls = |error: rustls::Error| Error::Setting(format!("TLS cannot be set up: {error}"));
+        let tls = |error: rustls::Error| Error(format!("TLS cannot be set up: {error}"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_safe_default_protocol_versions().map_err(tls)?;
@@ -54,10 +52,10 @@ impl Trust {
             Trust::Roots(pem) => {
                 let mut roots = RootCertStore::empty();
                 let found: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-                let found = found.map_err(|error| Error::Setting(format!("the CA file is no PEM: {error:?}")))?;
+                let found = found.map_err(|error| Error(format!("the CA file is no PEM: {error:?}")))?;
                 let (added, _) = roots.add_parsable_certificates(found);
                 if added == 0 {
-                    return Err(Error::Setting("the CA file holds no certificate".into()));
+                    return Err(Error("the CA file holds no certificate".into()));
                 }
                 builder.with_root_certificates(roots).with_no_client_auth()
             }
@@ -92,7 +90,7 @@ impl ServerCertVerifier for Pinned {
         }
         let found: Vec<String> = found.iter().map(|byte| format!("{byte:02X}")).collect();
         Err(rustls::Error::General(format!(
-            "the server's certificate has the fingerprint {}, not the pinned one: compare with pvenode cert info on the node",
+            "the server's certificate has the fingerprint {}, not the pinned one: compare with what the server itself shows (on Proxmox VE: pvenode cert info)",
             found.join(":")
         )))
     }
