@@ -1,5 +1,6 @@
 //! The application floor: Jellyfin. What its settings ask of the card, what the card can do, and the settings that fit.
 
+pub mod advice;
 pub mod checks;
 pub mod forms;
 pub mod observe;
@@ -11,7 +12,7 @@ pub mod stress;
 mod verify;
 
 pub use checks::CHECKS;
-pub use observe::{Facts, observe};
+pub use observe::{Facts, ask, observe};
 pub use plan::plan;
 pub use server::Server;
 pub use settings::Settings;

@@ -43,6 +43,7 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory, server: Server, ask: boo
         configs: Vec::new(),
         runs: Vec::new(),
         cards,
+        nodes: Vec::new(),
         traces: Vec::new(),
         server: Some(server),
         named: Vec::new(),

@@ -209,3 +209,47 @@ fn every_pain_of_clusters_has_its_check() {
         }
     }
 }
+
+/// The failures of Jellyfin with NVIDIA's cards, by the number of the list that this floor was built from: the check that
+/// sees each, or the row of known errors ("ffmpeg/…") that explains what is no state of a machine.
+const APP_PAINS: &[(u8, &str, &[&str])] = &[
+    (1, "Cannot load libnvcuvid.so.1", &["app/video-capability", "app/transcode-failed", "ffmpeg/library-missing"]),
+    (2, "CUDA_ERROR_NO_DEVICE", &["guest/device-nodes", "app/transcode-failed", "ffmpeg/cuda-no-device"]),
+    (3, "CUDA_ERROR_UNKNOWN", &["guest/uvm-not-loaded", "ffmpeg/cuda-unknown"]),
+    (4, "works, and fails after hours", &["container/dev-char-links", "container/card-lost-in-container"]),
+    (5, "OpenEncodeSessionEx failed: out of memory", &["app/transcode-failed", "ffmpeg/nvenc-sessions"]),
+    (6, "a card without NVENC is to encode", &["app/encodes-without-nvenc", "ffmpeg/no-nvenc"]),
+    (7, "the driver is older than ffmpeg's headers", &["app/transcode-failed", "ffmpeg/nvenc-api"]),
+    (8, "Codec hevc_cuvid is not supported", &["app/decoder-unsupported", "ffmpeg/decoder-unsupported"]),
+    (9, "HEVC with 10 bits alone fails", &["app/decoder-unsupported"]),
+    (10, "green or black frames", &["app/old-decoder-path"]),
+    (
+        11,
+        "the CPU is full though the card is enabled",
+        &["app/decoder-missing", "app/software-fallback", "app/hardware-off"],
+    ),
+    (12, "AV1 encoding fails", &["app/encodes-without-nvenc"]),
+    (13, "no row of the process in the container's nvidia-smi", &["nvidia/no-processes-shown"]),
+    (14, "endless buffering in a pod", &["app/transcode-dir", "cluster/runtime-handler-missing"]),
+    (15, "Driver/library version mismatch", &["guest/library-mismatch", "nvidia/library-mismatch"]),
+    (16, "HDR looks washed out", &["app/tone-mapping-off"]),
+    (17, "the wrong card is used", &["app/first-card"]),
+    (18, "the container's user cannot open the nodes", &["app/user-denied"]),
+    (19, "worse quality after the upgrade to 10.10", &["app/preset-lost"]),
+    (20, "ffmpeg by hand works, in Jellyfin not", &["app/foreign-ffmpeg"]),
+];
+
+#[test]
+fn every_pain_of_jellyfin_has_its_check_or_its_words() {
+    let known = ids();
+    let errors = include_str!("../../decode/errors.toml");
+    let numbers: Vec<u8> = APP_PAINS.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, (1..=20).collect::<Vec<u8>>());
+    for (number, what, all) in APP_PAINS {
+        assert!(!all.is_empty(), "{number}: {what}");
+        for id in *all {
+            let explained = errors.contains(&format!("\nid = \"{id}\"\n"));
+            assert!(known.contains(id) || explained, "{number}: {what}: there is no check and no known error {id}");
+        }
+    }
+}

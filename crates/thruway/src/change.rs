@@ -187,7 +187,9 @@ pub fn carry_out(global: &Global, target: &Target, plan: &Plan, layers: &[Layer]
     page.line(format!("{} Applied as change {}.", paint(Tone::Good, "●"), applied.number));
     let again = target.again(global)?;
     let again = again.as_ref().unwrap_or(target);
-    let outcomes = again.verify(&again.way(), layers, &plan.asked);
+    let mut way = again.way();
+    way.ask_cards(again.machine(), layers, &plan.asked);
+    let outcomes = again.verify(&way, layers, &plan.asked);
     plans::outcome_lines(&mut page, &outcomes);
     page.line(format!("  Take it back with: {}", paint(Tone::Code, &target.undo_command(applied.number))));
     say(&page.text())?;
@@ -375,7 +377,9 @@ pub fn verify(global: &Global, layers: &[Layer]) -> anyhow::Result<u8> {
 /// Looks again at every change of this target that stands.
 pub fn verified(global: &Global, target: &Target, layers: &[Layer]) -> anyhow::Result<u8> {
     let mut page = Page::new();
-    let stands = Stands::look(target, &target.way(), layers, &mut page, global.verbose)?;
+    let mut way = target.way();
+    way.ask_cards(target.machine(), layers, &Intent::default());
+    let stands = Stands::look(target, &way, layers, &mut page, global.verbose)?;
     if global.json {
         let report = serde_json::json!({ "schema": 1, "changes": stands.changes, "drift": stands.drift });
         say(&(serde_json::to_string_pretty(&report)? + "\n"))?;

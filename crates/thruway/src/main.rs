@@ -4,6 +4,7 @@
     reason = "the program reads its own arguments, plans and outputs; machines only through machine"
 )]
 
+mod advice;
 mod apps;
 mod assign;
 mod audit;
@@ -143,6 +144,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::App { verb: AppVerb::Prove(args) } => prove::prove(global, &args),
         Command::App { verb: AppVerb::Jellyfin { verb } } => apps::jellyfin(global, verb),
         Command::App { verb: AppVerb::Common(verb) } => floor(global, Layer::App, verb),
+        Command::App { verb: AppVerb::Advice { app, codecs_of } } => {
+            advice::advice(global, app.as_deref(), codecs_of.as_deref())
+        }
         Command::Cdi { verb } => specs::run(global, &verb),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -172,7 +176,8 @@ fn floor(global: &Global, layer: Layer, verb: Verb) -> anyhow::Result<u8> {
 fn doctor(global: &Global, layer: Option<Layer>) -> anyhow::Result<u8> {
     let target = Target::of(global, layer.as_slice(), None)?;
     let machine = target.machine();
-    let way = Way::observe(machine);
+    let mut way = Way::observe(machine);
+    way.ask_cards(machine, layer.as_ref().map_or(&Layer::ALL, std::slice::from_ref), &model::Intent::default());
     let report = doctor::Report::new(&way, target.name(global), machine.kind(), layer);
     if global.json {
         say(&(serde_json::to_string_pretty(&report)? + "\n"))?;

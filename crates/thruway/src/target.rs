@@ -115,6 +115,7 @@ impl Target {
             return app::plan(&remote.facts, intent);
         }
         let mut way = Way::observe(self.machine());
+        way.ask_cards(self.machine(), layers, intent);
         way.name(self.machine(), intent);
         let mut plan = way.plan(layers, intent);
         if let Target::Api(remote) = self {

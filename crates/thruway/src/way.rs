@@ -78,6 +78,20 @@ impl Way {
         }
     }
 
+    /// Asks the cards themselves, where the app floor is looked at and nobody is about to take a card from its driver: who
+    /// has asked is a user of the card until it ends.
+    pub fn ask_cards(&mut self, machine: &dyn Machine, layers: &[Layer], intent: &Intent) {
+        if layers.contains(&Layer::App) && intent.handover == Handover::AtBoot {
+            let named = intent.jellyfin.as_ref().is_some_and(|wish| wish.chip.is_none());
+            app::ask(&mut self.app, machine, &self.gpus, named);
+        }
+    }
+
+    /// What every card that a driver here may use can do, and their names; of the card or chip that is wished for, where one is.
+    pub fn codecs(&self, wish: Option<&model::JellyfinWish>) -> (model::Seen<gpu::codecs::Codecs>, String) {
+        (self.app.codecs_of(wish), self.app.names_of(wish))
+    }
+
     /// Tells the host floor of the binds that stand.
     pub fn remember(&mut self, before: BTreeMap<Bdf, BindOp>) {
         self.host.remembered = before;

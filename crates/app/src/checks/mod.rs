@@ -3,6 +3,8 @@
 mod container;
 mod decoders;
 mod encoder;
+mod places;
+mod quality;
 
 use formats::encodingxml::EncodingXml;
 use gpu::codecs::Codecs;
@@ -18,10 +20,20 @@ pub static CHECKS: &[Check<Facts>] = &[
     encoder::WITHOUT_NVENC,
     decoders::UNSUPPORTED,
     decoders::MISSING,
+    quality::TONE_MAPPING,
+    quality::OLD_DECODER_PATH,
+    quality::PRESET_LOST,
+    quality::FEW_THREADS,
+    places::TRANSCODE_DIR,
+    places::FOREIGN_FFMPEG,
+    places::FIRST_CARD,
+    places::USER_DENIED,
     container::VIDEO_CAPABILITY,
     container::SOFTWARE_FALLBACK,
     container::TRANSCODE_FAILED,
 ];
+
+pub(crate) use places::NODES;
 
 fn unknown(reason: &Reason, what: impl Into<String>) -> Verdict {
     Verdict::Unknown { reason: reason.clone(), what: what.into() }

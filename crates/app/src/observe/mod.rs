@@ -15,7 +15,7 @@ use crate::Server;
 use crate::forms::Named;
 
 pub use log::{Says, Trace, sign};
-pub use runs::{Run, RunKind};
+pub use runs::{Run, RunKind, User};
 pub(crate) use runs::{is_jellyfin, official};
 
 /// All that the checks and the planner need.
@@ -27,6 +27,8 @@ pub struct Facts {
     pub runs: Vec<Run>,
     /// NVIDIA's cards that a driver of this machine may use, with what each says of itself, or a static table.
     pub cards: Vec<AppCard>,
+    /// The driver's nodes, where a container opens them as a user of its own.
+    pub nodes: Vec<DeviceNode>,
     /// Signs of trouble in the newest transcode logs.
     pub traces: Vec<Trace>,
     /// A server by its API; then there is nothing of this machine here but its cards.
@@ -41,9 +43,27 @@ pub struct Config {
     pub path: String,
     pub owner: Owner,
     pub digest: Option<Digest>,
+    /// Where transcodes are written, where the file names a place that can be looked at from here.
+    pub transcodes: Option<Place>,
     /// The whole text, for the planner's edit.
     #[serde(skip)]
     pub xml: Seen<EncodingXml>,
+}
+
+/// A directory for transcodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    pub dir: String,
+    pub there: Seen<bool>,
+    /// "ext4", "tmpfs": of /proc/mounts.
+    pub kind: Option<String>,
+}
+
+/// A device node of the driver: its mode, user and group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceNode {
+    pub path: String,
+    pub stat: Seen<(u32, u32, u32)>,
 }
 
 /// Who reads an encoding.xml.
@@ -177,7 +197,13 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
                 // A directory that may hold it is no Jellyfin; a file that is there and cannot be read is.
                 if machine.exists(&real) {
                     seen.push(real.clone());
-                    configs.push(Config { path: real, owner, digest: None, xml: Seen::Unreadable(reason) });
+                    configs.push(Config {
+                        path: real,
+                        owner,
+                        digest: None,
+                        transcodes: None,
+                        xml: Seen::Unreadable(reason),
+                    });
                 }
             }
             Seen::Is(bytes) => {
@@ -185,8 +211,9 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
                     Ok(xml) => Seen::Is(xml),
                     Err(bad) => Seen::Unreadable(Reason::Malformed(format!("{real}: {bad}"))),
                 };
+                let transcodes = xml.get().and_then(|xml| place(machine, xml, &owner));
                 seen.push(real.clone());
-                configs.push(Config { path: real, owner, digest: Some(Digest::of(&bytes)), xml });
+                configs.push(Config { path: real, owner, digest: Some(Digest::of(&bytes)), transcodes, xml });
             }
         }
     }
@@ -194,8 +221,40 @@ pub fn observe(machine: &dyn Machine, gpus: &Inventory) -> Facts {
     logs.sort_unstable();
     logs.dedup();
     let here = !configs.is_empty() || !runs.is_empty();
-    // Asking takes a CUDA context: nobody waits for it where there is nothing to fit.
-    let cards = cards(machine, gpus, here);
+    let cards = cards(machine, gpus, false);
     let traces = if here { log::traces(machine, &logs) } else { Vec::new() };
-    Facts { looked, configs, runs, cards, traces, server: None, named: Vec::new() }
+    let users = runs.iter().any(|run| run.gpu && run.user.is_some());
+    let nodes = crate::checks::NODES.iter().filter(|_| users).map(|path| {
+        let stat = machine.stat(path).map(|stat| (stat.mode & 0o7777, stat.uid, stat.gid));
+        DeviceNode { path: (*path).to_owned(), stat }
+    });
+    let nodes = nodes.collect();
+    Facts { looked, configs, runs, cards, nodes, traces, server: None, named: Vec::new() }
+}
+
+/// Where a system's Jellyfin writes transcodes: a container's path is another's.
+fn place(machine: &dyn Machine, xml: &EncodingXml, owner: &Owner) -> Option<Place> {
+    let dir = xml.get("TranscodingTempPath").filter(|dir| dir.starts_with('/'))?.trim_end_matches('/').to_owned();
+    if !matches!(owner, Owner::Unit(_)) {
+        return None;
+    }
+    let there = machine.stat(&dir).map(|stat| stat.kind == machine::FileKind::Dir);
+    let mounts = machine.text("/proc/mounts").is().unwrap_or_default();
+    let holds = |at: &str| at == "/" || dir == at || dir.strip_prefix(at).is_some_and(|rest| rest.starts_with('/'));
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        Some((words.next()?, words.next()?))
+    });
+    // of two at one place the later lies above
+    let found = mounts.filter(|(at, _)| holds(at)).max_by_key(|(at, _)| at.len());
+    Some(Place { kind: found.map(|(_, kind)| kind.to_owned()), dir, there })
+}
+
+/// Asks the cards themselves what they decode and encode, where Jellyfin is here or `named`: it takes a CUDA context of each card
+/// for a moment, and this process keeps the driver open until it ends, so that nobody may ask who wants to take a card away
+/// from its driver.
+pub fn ask(facts: &mut Facts, machine: &dyn Machine, gpus: &Inventory, named: bool) {
+    if !facts.cards.is_empty() && (named || facts.here()) {
+        facts.cards = cards(machine, gpus, true);
+    }
 }

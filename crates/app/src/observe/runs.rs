@@ -19,10 +19,53 @@ pub struct Run {
     /// NVIDIA_DRIVER_CAPABILITIES. Absent: not set where it was looked for. For a Deployment the image's own
     /// environment cannot be seen.
     pub capabilities: Seen<String>,
+    /// NVIDIA_VISIBLE_DEVICES.
+    pub visible: Seen<String>,
+    /// The user it runs as, where that is not root.
+    pub user: Option<User>,
     /// It is given a GPU in one of the known ways.
     pub gpu: bool,
     /// The question that showed it.
     pub asked: &'static str,
+}
+
+/// A container's user, with the groups that it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// "1000:1000".
+    pub text: String,
+    /// By number; none: a name, which its image knows.
+    pub uid: Option<u32>,
+    pub gids: Vec<u32>,
+    /// A group by its name, which its image knows.
+    pub named: bool,
+}
+
+impl User {
+    /// "1000", "1000:1000", "media"; none for root. `more`: the groups added to it.
+    fn read(text: &str, more: &[Value]) -> Option<User> {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        if matches!(user, "" | "0" | "root") {
+            return None;
+        }
+        let groups: Vec<&str> = group.into_iter().chain(more.iter().filter_map(Value::as_str)).collect();
+        let gids: Vec<u32> = groups.iter().filter_map(|group| group.parse().ok()).collect();
+        let named = group.is_none() || gids.len() < groups.len();
+        Some(User { text: text.to_owned(), uid: user.parse().ok(), gids, named })
+    }
+
+    /// Whether it may read and write a node of this mode, user and group; none: that is in its image.
+    pub fn may_open(&self, (mode, uid, gid): (u32, u32, u32)) -> Option<bool> {
+        if mode & 0o006 == 0o006 || self.uid == Some(uid) && mode & 0o600 == 0o600 {
+            return Some(true);
+        }
+        let group = mode & 0o060 == 0o060;
+        match group && self.gids.contains(&gid) {
+            true => Some(true),
+            false if self.uid.is_none() || group && self.named => None,
+            false => Some(false),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -109,6 +152,8 @@ fn of_container(value: &Value, kind: RunKind, asked: &'static str) -> Option<Run
         image: image.to_owned(),
         config_dirs: mounts.map(|mount| text(mount, "/Source").to_owned()).filter(|dir| dir.starts_with('/')).collect(),
         capabilities: env("NVIDIA_DRIVER_CAPABILITIES").into(),
+        visible: env("NVIDIA_VISIBLE_DEVICES").into(),
+        user: User::read(text(value, "/Config/User"), list(value, "/HostConfig/GroupAdd")),
         gpu,
         asked,
     })
@@ -140,6 +185,8 @@ fn of_deployment(value: &Value, asked: &'static str) -> Option<Run> {
         image: text(container, "/image").to_owned(),
         config_dirs: dirs.collect(),
         capabilities: env("NVIDIA_DRIVER_CAPABILITIES").into(),
+        visible: env("NVIDIA_VISIBLE_DEVICES").into(),
+        user: None,
         gpu: granted || env("NVIDIA_VISIBLE_DEVICES").is_some(),
         asked,
     })
@@ -183,5 +230,19 @@ mod tests {
         assert_eq!(run.name, "media/jellyfin");
         assert!(run.gpu);
         assert!(run.capabilities.is_absent());
+    }
+
+    #[test]
+    fn a_user_opens_what_its_numbers_may() {
+        let closed = (0o660, 0, 44);
+        let may = |text: &str, more: &[Value], node| User::read(text, more).expect("a user").may_open(node);
+        assert_eq!(User::read("", &[]), None);
+        assert_eq!(User::read("0:0", &[]), None);
+        assert_eq!(may("1000:1000", &[], (0o666, 0, 0)), Some(true));
+        assert_eq!(may("1000:1000", &[], closed), Some(false));
+        assert_eq!(may("1000:1000", &[json!("44")], closed), Some(true));
+        assert_eq!(may("1000:1000", &[json!("video")], closed), None);
+        assert_eq!(may("media", &[], closed), None);
+        assert_eq!(may("1000", &[], (0o600, 0, 44)), Some(false));
     }
 }

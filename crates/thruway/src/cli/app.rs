@@ -34,6 +34,15 @@ pub enum AppVerb {
         #[command(subcommand)]
         verb: JellyfinVerb,
     },
+    /// What Plex, Emby, Frigate, Immich or Ollama would need to use the card; nothing of theirs is read or changed
+    Advice {
+        /// plex, emby, frigate, immich or ollama; none: all of them
+        #[arg(value_name = "APP")]
+        app: Option<String>,
+        /// For this card on another machine, by the table
+        #[arg(long, value_name = "CARD")]
+        codecs_of: Option<String>,
+    },
 }
 
 #[derive(Args, Debug, Clone)]
