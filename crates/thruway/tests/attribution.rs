@@ -82,6 +82,12 @@ fn dockers_containers_have_their_names() {
     assert_eq!(owner["id"], id.lines().last().unwrap_or_default());
     assert_eq!((&owner["name"], &owner["image"]), (&"films".into(), &"example.test/jellyfin/jellyfin:10.11".into()));
     assert_eq!(found["app"], "jellyfin");
+    // in a PID namespace of its own nobody is named, whoever has that number there
+    let report: Value = serde_json::from_slice(&machine.output(&["thruway", "--json", "top"]).stdout).expect("JSON");
+    let process = &report["cards"][0]["processes"]["is"][0];
+    assert_eq!((&report["blind"], &process["whose"]["owner"]["kind"]), (&true.into(), &"hidden".into()), "{process}");
+    let once = machine.run(&["thruway", "top", "--once"]);
+    assert!(once.contains("another PID namespace") && once.contains("hidden"), "{once}");
     // renamed while it runs: who looks anew is told so
     machine.run(&["docker", "rename", "films", "series"]);
     assert_eq!(whose(&machine, sleeper(7101))["owner"]["name"], "series");

@@ -74,8 +74,9 @@ impl Tmux {
     fn is_back(&self) {
         self.until("the screen is as it was", |screen| screen.lines().any(|line| line == "before"));
         assert_eq!(self.run(&["display-message", "-p", "#{alternate_on}"]).trim(), "0");
-        self.keys(&["stty -a | tr ';' '\\n' | grep -c -- -icanon", "Enter"]);
-        self.until("the terminal is as it was", |screen| screen.lines().any(|line| line == "0"));
+        // typed before the shell has said its prompt, the answer stands behind it
+        self.keys(&["echo off: $(stty -a | tr ';' '\\n' | grep -c -- -icanon)", "Enter"]);
+        self.until("the terminal is as it was", |screen| screen.contains("off: 0"));
     }
 }
 
@@ -183,6 +184,14 @@ fn signals_give_the_screen_back_too() {
         tmux.is_back();
         tmux.keys(&["clear; echo before", "Enter"]);
     }
+}
+
+#[test]
+fn another_character_set_gets_no_signs_that_it_lacks() {
+    let Some(tmux) = Tmux::start(80, 24) else { return };
+    let screen = tmux.top(&command("watch-many").replacen(THRUWAY, &format!("LANG=C {THRUWAY}"), 1));
+    assert!(screen.is_ascii(), "{screen}");
+    assert!(screen.contains("97 %") && screen.contains('#'), "{screen}");
 }
 
 /// Within a generous time; and it is not left to burn the machine where it is not so.

@@ -26,8 +26,8 @@ pub enum Depth {
     Plain,
     /// All topics: some milliseconds a card, and 40 for the throughput of its link.
     All,
-    /// For who asks each second ([`Watch`]): all topics but the link's throughput. What a card is is asked once; errors by place,
-    /// NVLink and the board are at most a minute old.
+    /// For who asks each second ([`Watch`]): all topics but the link's throughput. What a card is, its settings and MIG's, its
+    /// counts of errors, NVLink and the board are at most a minute old.
     Now,
 }
 

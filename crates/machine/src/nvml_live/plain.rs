@@ -25,6 +25,7 @@ pub(super) fn own<'a>(device: &'a Device<'_>, calls: &'a Calls) -> Own<'a> {
 /// All that is asked always.
 pub(super) fn one(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
     let mut gpu = identity(index, device, calls);
+    settings(&mut gpu, device, calls);
     now(&mut gpu, device, calls);
     gpu
 }
@@ -64,6 +65,23 @@ fn identity(index: u32, device: &Device<'_>, calls: &Calls) -> NvmlGpu {
     }
 }
 
+/// What somebody sets, what is counted over days, and how far the BAR is used.
+fn settings(gpu: &mut NvmlGpu, device: &Device<'_>, calls: &Calls) {
+    let own = own(device, calls);
+    let bar1 = said(own.bar1());
+    gpu.bar1_used = bar1.as_ref().map(|bar| bar.bar1Used);
+    gpu.bar1_free = bar1.map(|bar| bar.bar1Free);
+    gpu.persistence = seen(device.is_in_persistent_mode());
+    gpu.display_active = seen(device.is_display_active());
+    gpu.compute_mode = seen(device.compute_mode()).map(|mode| compute_mode(&mode).into());
+    let ecc = said(own.ecc_mode());
+    gpu.ecc_enabled = ecc.as_ref().map(|(now, _)| *now != 0);
+    let mig = said(own.mig_mode());
+    gpu.mig_enabled = mig.as_ref().map(|(now, _)| *now != 0);
+    let pending = |mode: Seen<(u32, u32)>| mode.map(|(_, pending)| pending != 0);
+    gpu.health = Seen::Is(Box::new(health(&own, pending(mig), pending(ecc))));
+}
+
 /// What changes, into a card whose identity is known.
 pub(super) fn now(gpu: &mut NvmlGpu, device: &Device<'_>, calls: &Calls) {
     let own = own(device, calls);
@@ -74,9 +92,6 @@ pub(super) fn now(gpu: &mut NvmlGpu, device: &Device<'_>, calls: &Calls) {
     gpu.memory_used = newest(memory.as_ref().map(|memory| memory.used), || old.as_ref().map(|memory| memory.used));
     gpu.memory_free = newest(memory.as_ref().map(|memory| memory.free), || old.as_ref().map(|memory| memory.free));
     gpu.memory_reserved = memory.map(|memory| memory.reserved);
-    let bar1 = said(own.bar1());
-    gpu.bar1_used = bar1.as_ref().map(|bar| bar.bar1Used);
-    gpu.bar1_free = bar1.map(|bar| bar.bar1Free);
     let utilization = seen(device.utilization_rates());
     gpu.utilization_gpu = utilization.as_ref().map(|use_of| use_of.gpu);
     gpu.utilization_memory = utilization.map(|use_of| use_of.memory);
@@ -98,14 +113,7 @@ pub(super) fn now(gpu: &mut NvmlGpu, device: &Device<'_>, calls: &Calls) {
         0..=15 => Seen::Is(state),
         _ => Seen::Absent,
     });
-    gpu.persistence = seen(device.is_in_persistent_mode());
-    gpu.display_active = seen(device.is_display_active());
-    gpu.compute_mode = seen(device.compute_mode()).map(|mode| compute_mode(&mode).into());
-    let ecc = said(own.ecc_mode());
-    gpu.ecc_enabled = ecc.as_ref().map(|(now, _)| *now != 0);
     gpu.ecc_uncorrected_volatile = seen(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile));
-    let mig = said(own.mig_mode());
-    gpu.mig_enabled = mig.as_ref().map(|(now, _)| *now != 0);
     gpu.clock_graphics = seen(device.clock_info(Clock::Graphics));
     gpu.clock_sm = seen(device.clock_info(Clock::SM));
     gpu.clock_memory = seen(device.clock_info(Clock::Memory));
@@ -118,8 +126,9 @@ pub(super) fn now(gpu: &mut NvmlGpu, device: &Device<'_>, calls: &Calls) {
         newest(seen(device.running_graphics_processes()), || seen(device.running_graphics_processes_v2())),
         own.mps_processes().unwrap_or_default(),
     );
-    let pending = |mode: Seen<(u32, u32)>| mode.map(|(_, pending)| pending != 0);
-    gpu.health = Seen::Is(Box::new(health(&own, pending(mig), pending(ecc))));
+    if let Seen::Is(health) = &mut gpu.health {
+        health.event_reasons = newest(said(own.event_reasons()), || said(own.throttle_reasons()));
+    }
 }
 
 /// The first answer, or where the driver has not that form of the call the second.
@@ -147,7 +156,7 @@ fn health(own: &Own<'_>, mig_pending: Seen<bool>, ecc_pending: Seen<bool>) -> Nv
         remapped_uncorrected: rows.as_ref().map(|rows| rows.1),
         remapped_pending: rows.as_ref().map(|rows| rows.2),
         remapped_failed: rows.map(|rows| rows.3),
-        event_reasons: newest(said(own.event_reasons()), || said(own.throttle_reasons())),
+        event_reasons: Seen::Absent,
         mig_pending,
         recovery: recovery.map(|action| {
             match action {

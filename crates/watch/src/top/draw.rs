@@ -52,7 +52,10 @@ impl Paint {
     }
 
     fn span(&self, tone: Tone, text: impl AsRef<str>) -> Span<'static> {
-        Span::styled(rows::tame(text.as_ref()), self.style(tone))
+        let text = rows::tame(text.as_ref());
+        // A terminal of another character set shows none of our signs.
+        let text = if self.unicode { text } else { text.replace('…', "~").replace(" °C", " C").replace('°', " ") };
+        Span::styled(text, self.style(tone))
     }
 
     /// The newest on the right. What was not told leaves a gap.
