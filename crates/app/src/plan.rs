@@ -85,8 +85,10 @@ pub(crate) fn because(said: &[String]) -> Vec<String> {
     };
     ask("app/hardware-off", &["HardwareAccelerationType"]);
     ask("app/encodes-without-nvenc", &["EnableHardwareEncoding", "AllowHevcEncoding", "AllowAv1Encoding"]);
-    ask("app/decoder-missing", &["HardwareDecodingCodecs", "EnableDecoding", "EnableEnhanced", "EnableTonemapping"]);
+    ask("app/decoder-missing", &["HardwareDecodingCodecs", "EnableDecoding"]);
     ask("app/decoder-unsupported", &["HardwareDecodingCodecs", "EnableDecoding"]);
+    ask("app/tone-mapping-off", &["EnableTonemapping"]);
+    ask("app/old-decoder-path", &["EnableEnhanced"]);
     because
 }
 

@@ -86,7 +86,9 @@ fn the_card_is_asked_only_where_jellyfin_is_and_its_word_counts() {
     here.insert_answer(machine::Question::Codecs, Seen::Is(answer));
     let asked = |machine: &Memory| {
         let recorder = machine::Recorder::new(machine);
-        let facts = app::observe(&recorder, &gpu::observe(&recorder));
+        let gpus = gpu::observe(&recorder);
+        let mut facts = app::observe(&recorder, &gpus);
+        app::ask(&mut facts, &recorder, &gpus, false);
         let seen = recorder.finish();
         let asked = seen.answers().any(|(question, _)| question == machine::Question::Codecs);
         (facts, asked)

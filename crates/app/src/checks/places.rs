@@ -172,9 +172,18 @@ pub const USER_DENIED: Check<Facts> = Check {
                             format!("Jellyfin in {} runs as {} and may not open {}", run.name, user.text, node.path);
                         let trouble = Trouble::new(says)
                             .seen(Source::file(&node.path), format!("mode {mode:04o}, owner {uid}:{gid}"));
-                        let lines = [format!("--group-add {gid}    # docker run; compose: group_add: [\"{gid}\"]")];
-                        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-                        let fix = Fix::by_hand("add the nodes' group to the container", &lines, "take it out again");
+                        // root's group would open more than the card
+                        let fix = if gid == 0 || mode & 0o060 != 0o060 {
+                            let line = "# in /etc/modprobe.d/nvidia.conf: options nvidia NVreg_DeviceFileMode=0666";
+                            Fix::by_hand(
+                                "let the driver make its nodes for all, as its default is",
+                                &[line],
+                                "take it out again",
+                            )
+                        } else {
+                            let line = format!("--group-add {gid}    # docker run; compose: group_add: [\"{gid}\"]");
+                            Fix::by_hand("add the nodes' group to the container", &[&line], "take it out again")
+                        };
                         return Verdict::Fail(trouble.fix(fix.costs("a restart of Jellyfin")));
                     }
                 }

@@ -88,7 +88,7 @@ pub const FEW_THREADS: Check<Facts> = Check {
             let threads = xml.get("EncodingThreadCount").and_then(|text| text.parse::<i32>().ok());
             let few = threads.filter(|threads| (1..=2).contains(threads) && !codecs.encodes(Codec::H264))?;
             let says = format!(
-                "the {} encodes nothing, and the CPU may encode with {few} thread{} only",
+                "no encoder in the {}, and the CPU may encode with {few} thread{} only",
                 facts.card_names(),
                 if few == 1 { "" } else { "s" }
             );
