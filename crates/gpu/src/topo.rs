@@ -172,6 +172,15 @@ pub fn observe(machine: &dyn Machine, inventory: &Inventory) -> Topo {
         });
     }
     cards.sort_by_key(|place| place.bdf);
+    // The kernel does not know a function's node (-1) where the firmware tells none; with one node there is no other, and
+    // nvidia-smi names that.
+    let nodes: Vec<u32> = machine
+        .names("/sys/devices/system/node")
+        .iter()
+        .filter_map(|name| name.strip_prefix("node")?.parse().ok())
+        .collect();
+    let only = if let [node] = nodes.as_slice() { Some(*node) } else { None };
+    cards.iter_mut().for_each(|place| place.numa = place.numa.or(only));
     let mut nics: Vec<Place> = Vec::new();
     let mut names = machine.names("/sys/class/infiniband");
     // mlx5_10 after mlx5_9

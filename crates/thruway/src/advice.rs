@@ -15,7 +15,10 @@ pub fn advice(global: &Global, app: Option<&str>, codecs_of: Option<&str>) -> an
     }
     let chip = codecs_of.map(|name| {
         gpu::codecs::by_name(name).map(|codecs| codecs.chip).with_context(|| {
-            format!("--codecs-of {name}: no chip of that name is in the table, which has {}", gpu::codecs::chips().join(", "))
+            format!(
+                "--codecs-of {name}: no chip of that name is in the table, which has {}",
+                gpu::codecs::chips().join(", ")
+            )
         })
     });
     let wish = JellyfinWish { chip: chip.transpose()?, ..JellyfinWish::default() };
