@@ -2,11 +2,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "runs the program")]
 
 mod common;
+#[path = "common/live.rs"]
+mod live;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{stderr, stdout};
+use live::{Live, namespaces};
 use serde_json::json;
 use sim::jellyfin::{Role, Server};
 
@@ -148,4 +151,43 @@ fn a_container_of_proxmox_and_a_compose_file_are_given_the_card_and_taken_back()
     let undo = run(&["undo", "--yes"]);
     assert_eq!(undo.status.code(), Some(0), "{}{}", stdout(&undo), stderr(&undo));
     assert_eq!((text(&conf).as_str(), text(&compose).as_str()), old);
+}
+
+const FILE: &str = "/etc/jellyfin/encoding.xml";
+const TEXT: &[u8] = include_bytes!("../../app/tests/encoding/10.11.xml");
+
+/// The file after `apply` on a machine with this card; what plan and verify said.
+fn fitted(card: &str) -> Option<(String, String)> {
+    let live = Live::whole("guest-good", card);
+    live.lay(FILE, TEXT);
+    let plan = live.thruway(&["app", "jellyfin", "plan"]);
+    assert_eq!(plan.status.code(), Some(0), "{card}: {}{}", stdout(&plan), stderr(&plan));
+    let apply = live.thruway(&["app", "jellyfin", "apply", "--yes"]);
+    assert_eq!(apply.status.code(), Some(0), "{card}: {}{}", stdout(&apply), stderr(&apply));
+    let after = live.thruway(&["app", "jellyfin", "verify"]);
+    assert_eq!(after.status.code(), Some(0), "{card}: {}", stdout(&after));
+    let text = live.left(FILE);
+    let undo = live.thruway(&["app", "jellyfin", "undo", "--yes"]);
+    assert_eq!(undo.status.code(), Some(0), "{card}: {}{}", stdout(&undo), stderr(&undo));
+    assert_eq!(live.left(FILE).as_deref().map(str::as_bytes), Some(TEXT), "{card}: undone to the byte");
+    Some((stdout(&plan), text?))
+}
+
+#[test]
+fn the_card_s_own_word_decides() {
+    if !namespaces() {
+        return;
+    }
+    for (card, encodes, av1) in
+        [("gt1030", false, false), ("gtx1660", true, false), ("rtx4090", true, true), ("h100", false, false)]
+    {
+        let (plan, text) = fitted(card).expect("a file");
+        assert!(plan.contains("the card's own answer"), "{card}: {plan}");
+        assert!(
+            text.contains(&format!("<EnableHardwareEncoding>{encodes}</EnableHardwareEncoding>")),
+            "{card}: {text}"
+        );
+        assert_eq!(text.contains("<string>av1</string>"), av1, "{card}: {text}");
+        assert!(text.contains("<H264Crf>23</H264Crf>"), "{card}: {text}");
+    }
 }
