@@ -121,10 +121,9 @@ fn with_an_api_beside_it() {
         assert!(world.kubelet.until(GPU, LONG, |it| it.counts().1 == 7).await, "{}", world.said());
         let told = |server: &Server| {
             let about = |event: &Value| event["regarding"]["kind"] == "Node" && event["type"] == "Warning";
-            server
-                .list("Event")
-                .into_iter()
-                .any(|event| about(&event) && event["note"].as_str().is_some_and(|note| note.contains("79")))
+            // by the Xid or by the look, whichever comes first; the other is then no news
+            let says = |note: &str| note.contains("79") || note.contains("fallen off the bus");
+            server.list("Event").into_iter().any(|event| about(&event) && event["note"].as_str().is_some_and(says))
         };
         until("an Event", &world, || told(&server)).await;
         world.control("");

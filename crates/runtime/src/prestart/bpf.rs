@@ -136,6 +136,9 @@ fn owned(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// So often a load is tried that a signal ended.
+const TRIES: u32 = 16;
+
 /// Loads a device program.
 pub fn load(program: &[Insn]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
@@ -144,9 +147,18 @@ pub fn load(program: &[Insn]) -> io::Result<OwnedFd> {
         .word(4, program.len() as u32)
         .pointer(8, program.as_ptr() as u64)
         .pointer(16, license.as_ptr() as u64);
-    // SAFETY: instructions and license are alive for the call and only read; the count is that of the slice.
-    #[allow(unsafe_code, reason = "bpf(2)")]
-    unsafe { bpf(PROG_LOAD, &mut attr) }.map(owned)
+    let mut tries = 0;
+    loop {
+        // SAFETY: instructions and license are alive for the call and only read; the count is that of the slice.
+        #[allow(unsafe_code, reason = "bpf(2)")]
+        let done = unsafe { bpf(PROG_LOAD, &mut attr) };
+        tries += 1;
+        match done {
+            // the verifier gives up where a signal waits for the thread, and is to be asked again (kernel/bpf/verifier.c)
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < TRIES => {}
+            done => return done.map(owned),
+        }
+    }
 }
 
 /// Puts a program on a cgroup, beside those that are there, or in the place of one.
