@@ -88,6 +88,15 @@ fn one(machine: &Machine, number: usize, dice: &mut Dice) -> Outcome {
     Outcome { bundle, by_hook, before, status, said: std::fs::read_to_string(&said).unwrap() }
 }
 
+/// Sets it however this ends: a worker that panics must not leave the killer at work for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn run(count: usize) {
     need!("runc");
     let machine = Machine::new();
@@ -122,9 +131,8 @@ fn run(count: usize) {
                 })
             })
             .collect();
-        let outcomes = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
-        done.store(true, Ordering::Relaxed);
-        outcomes
+        let _over = Over(&done);
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     let mut started = 0;
     for outcome in &outcomes {

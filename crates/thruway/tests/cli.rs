@@ -199,6 +199,22 @@ fn bad_input_is_named_and_never_a_panic() {
 }
 
 #[test]
+fn topo_says_how_the_cards_of_a_server_lie() {
+    let output = thruway(&["--sim", "eight-gpu", "topo"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let row = |label: &str| {
+        let line = text.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("{label}: {text}"));
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(row("GPU1")[..9], ["GPU1", "NODE", "X", "NODE", "NODE", "SYS", "SYS", "SYS", "SYS"]);
+    assert_eq!(row("GPU4").last().map(String::as_str), Some("1"), "the other NUMA node");
+    assert!(text.contains("the link between NUMA nodes") && !text.contains("PIX"), "a legend of what is shown: {text}");
+    let output = thruway(&["--sim", "host-good", "topo"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+}
+
+#[test]
 fn completions_and_man_page_are_made() {
     for shell in ["bash", "zsh", "fish"] {
         let text = stdout(&thruway(&["completions", shell]));

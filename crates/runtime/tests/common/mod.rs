@@ -199,8 +199,10 @@ impl Machine {
     /// The prestart hook under NVIDIA's name, as an entry of `hooks.prestart`, with what docker would give it.
     pub fn hook(&self) -> Value {
         let link = self.path("nvidia-container-runtime-hook");
-        if !link.exists() {
-            std::os::unix::fs::symlink(SHIM, &link).unwrap();
+        // many threads ask at once
+        match std::os::unix::fs::symlink(SHIM, &link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => panic!("{}: {error}", link.display()),
+            _ => {}
         }
         json!({
             "path": link.to_str().unwrap(),
