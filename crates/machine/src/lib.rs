@@ -14,6 +14,7 @@ mod codecs_live;
 mod command;
 pub mod events;
 mod ext;
+pub mod lean;
 mod live;
 mod memory;
 mod notes;

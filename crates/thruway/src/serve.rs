@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
-use machine::{Kind, MachineExt as _};
+use machine::{Kind, MachineExt as _, lean};
 use watch::Sampler;
 use watch::serve::chain::{Chain, Floor, Promise};
 use watch::serve::{HostLabel, Listen, Names, Options, Pem, Server};
@@ -19,6 +19,8 @@ use crate::way::Way;
 use crate::{DONE, doctor, say, warn};
 
 pub fn serve(global: &Global, args: &ServeArgs) -> anyhow::Result<u8> {
+    lean::one_heap();
+    lean::keep();
     let signals = Signals::new()?;
     let target = Arc::new(Target::open(global)?);
     let host = target.machine().value("/proc/sys/kernel/hostname").is();

@@ -8,7 +8,6 @@ mod directory;
 pub mod front;
 mod grants;
 mod http;
-mod lean;
 pub mod looker;
 mod rival;
 mod run;

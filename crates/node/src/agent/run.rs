@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kube::plugin::health::{Told as Change, Tracker};
 use kube::plugin::{self, Config, Found, Offer, Topology};
-use machine::Root;
+use machine::{Root, lean};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -18,7 +18,7 @@ use super::looker::{self, Job, Look, Looker};
 use super::side::Side;
 use super::state::{self, Counters, Picture};
 use super::watch::{self, Watch};
-use super::{Open, Read, Settings, audit, http, lean, rival};
+use super::{Open, Read, Settings, audit, http, rival};
 use crate::cli::warn;
 
 /// inotify can be lost (its queue overflows, a limit is reached): so often it is looked all the same.
