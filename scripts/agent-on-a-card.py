@@ -19,22 +19,10 @@ import sys
 import time
 import urllib.request
 
-from oncard import WORK, Bundle, end, paths, program, run, say
+from oncard import WORK, Bundle, Kubelet, end, paths, program, run, say
 
 STRESS = os.environ.get("STRESS", "10s")
 RESOURCE = "nvidia.com/gpu"
-
-
-class Kubelet:
-    """The simulated kubelet: an order, an answer."""
-
-    def __init__(self, root):
-        self.process = subprocess.Popen([program("simulated-kubelet"), root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.dir = json.loads(self.process.stdout.readline())["dir"]
-
-    def __call__(self, *words):
-        print(" ".join(map(str, words)), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
 
 
 def resident(pid):

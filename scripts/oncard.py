@@ -78,6 +78,18 @@ class Bundle:
         return done.returncode, done.stdout + done.stderr
 
 
+class Kubelet:
+    """The simulated kubelet: an order, an answer."""
+
+    def __init__(self, root):
+        self.process = subprocess.Popen([program("simulated-kubelet"), root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.dir = json.loads(self.process.stdout.readline())["dir"]
+
+    def __call__(self, *words):
+        print(" ".join(map(str, words)), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
 def paths():
     """A PATH for each low-level runtime: the shim takes the first of runc, crun on its PATH."""
     for runtime in ["runc", "crun"]:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from oncard import WORK, Bundle, end, paths, program, run, say
+from oncard import WORK, Bundle, Kubelet, end, paths, program, run, say
 
 RESOURCE = "nvidia.com/gpu"
 
@@ -68,18 +68,6 @@ def alone(bundle, index, uuid, count):
         knock = f"mknod /tmp/other{other} c 195 {other}; cat /tmp/other{other}; echo status=$?"
         _, output = bundle.start(bundle.config(knock, [f"NVIDIA_VISIBLE_DEVICES={index}"], capabilities=capabilities))
         say("not permitted" in output, f"with card {index}, card {other}'s node made by hand is not openable", output)
-
-
-class Kubelet:
-    """The simulated kubelet: an order, an answer."""
-
-    def __init__(self, root):
-        self.process = subprocess.Popen([program("simulated-kubelet"), root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.dir = json.loads(self.process.stdout.readline())["dir"]
-
-    def __call__(self, *words):
-        print(" ".join(map(str, words)), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
 
 
 def agent(uuids):

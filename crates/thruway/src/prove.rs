@@ -55,25 +55,24 @@ pub fn prove(global: &Global, args: &ProveArgs) -> anyhow::Result<u8> {
         );
     }
     let all = processes(machine, &mut attributor);
+    let found = if args.start { Vec::new() } else { chosen(machine, args, &first, &all) };
+    if found.is_empty() && !args.start {
+        return unseen(global, &nothing(args, &all));
+    }
+    let (codecs, _) = engines::observe(machine, &inventory);
     let film = match args.start {
         true => {
             let inside = place(args, &all)?;
-            let encodes = card_of(machine, &inventory, None).is_some_and(|card| card.encodes == Seen::Is(true));
+            let encodes = card_by(&codecs, &inventory, None).is_some_and(|card| card.encodes == Seen::Is(true));
             Some(Film::start(&inside, args.ffmpeg.as_deref(), encodes, args.span)?)
         }
         false => None,
     };
     let pids = match &film {
-        Some(film) => match film.pid(machine, &stop) {
-            Some(pid) => vec![pid],
-            // it ended before it was seen: its log says why
-            None => Vec::new(),
-        },
-        None => chosen(machine, args, &first, &all),
+        // none where it ended before it was seen: its log says why
+        Some(film) => film.pid(machine, &stop).into_iter().collect(),
+        None => found,
     };
-    if pids.is_empty() && film.is_none() {
-        return unseen(global, &nothing(args, &all));
-    }
     let watch = watched(machine, &mut sampler, &pids, args, film.as_ref(), &stop);
     let film = film.map(Film::end);
     let owners: BTreeMap<u32, Attribution> = match film {
@@ -81,7 +80,6 @@ pub fn prove(global: &Global, args: &ProveArgs) -> anyhow::Result<u8> {
         Some(_) => watch.owners,
         None => attributor.look(machine, &pids).into_iter().map(|it| (it.pid, it)).collect(),
     };
-    let (codecs, _) = engines::observe(machine, &inventory);
     let mut seen = watch.processes;
     if seen.is_empty() {
         seen.push(Watched { words: Seen::Absent, ..blank(0) });
@@ -338,10 +336,6 @@ fn look(sample: &Sample, pid: u32, open: Option<&Vec<String>>) -> (Look, Option<
         ..Look::default()
     };
     (look, None)
-}
-
-fn card_of(machine: &dyn Machine, inventory: &Inventory, bdf: Option<model::Bdf>) -> Option<CardCan> {
-    card_by(&engines::observe(machine, inventory).0, inventory, bdf)
 }
 
 /// What the card can do that a process is on; where it is on none, the only card of NVIDIA's driver.

@@ -150,20 +150,7 @@ fn podmans_containers_have_their_names_for_root_and_for_a_user() {
     machine.run(&["podman", "rm", "-f", "-t", "0", "films"]);
 
     // a user's own, to whom version 1 of cgroups gives none: conmon tells
-    for (path, line) in [
-        ("/etc/passwd", "ann:x:4242:4242::/home/ann:/bin/sh\n"),
-        ("/etc/group", "ann:x:4242:\n"),
-        ("/etc/subuid", "ann:200000:65536\n"),
-        ("/etc/subgid", "ann:200000:65536\n"),
-    ] {
-        let before = machine.read(path).unwrap_or_default();
-        machine.write(path, &(before + line));
-    }
-    machine.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
-    machine.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
-    let bare = "umount /proc/driver /proc/devices; mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t sysfs sysfs \
-                /sys; mount --rbind /run/cgroup /sys/fs/cgroup";
-    machine.run(&["sh", "-c", bare]);
+    machine.user();
     let ann = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", "busybox", "env"];
     let home = ["HOME=/home/ann", "USER=ann", "XDG_RUNTIME_DIR=/run/user/4242"];
     let as_ann = |argv: &[&str]| machine.run(&[&ann[..], &home[..], argv].concat());

@@ -232,21 +232,7 @@ fn rootless_podman_has_the_card_by_cdi() {
     let machine = Engines::new(Path::new("/"), &runc());
     machine.run(&["thruway", "container", "apply", "--yes", "--engine", "podman"]);
     with_box(&machine);
-    for (path, line) in [
-        ("/etc/passwd", "ann:x:4242:4242::/home/ann:/bin/sh\n"),
-        ("/etc/group", "ann:x:4242:\n"),
-        ("/etc/subuid", "ann:200000:65536\n"),
-        ("/etc/subgid", "ann:200000:65536\n"),
-    ] {
-        let before = machine.read(path).unwrap_or_default();
-        machine.write(path, &(before + line));
-    }
-    machine.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
-    machine.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
-    // In a user namespace the kernel mounts no /proc and no /sys while parts of them are hidden, as the simulated driver's are.
-    let bare = "umount /proc/driver /proc/devices; mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t sysfs sysfs \
-                /sys; mount --rbind /run/cgroup /sys/fs/cgroup";
-    machine.run(&["sh", "-c", bare]);
+    machine.user();
     let ann = [
         "setpriv",
         "--reuid",

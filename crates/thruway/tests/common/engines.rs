@@ -140,6 +140,25 @@ pub struct Programs {
 }
 
 impl Engines {
+    /// Makes ann, number 4242, who may run containers of her own.
+    pub fn user(&self) {
+        for (path, line) in [
+            ("/etc/passwd", "ann:x:4242:4242::/home/ann:/bin/sh\n"),
+            ("/etc/group", "ann:x:4242:\n"),
+            ("/etc/subuid", "ann:200000:65536\n"),
+            ("/etc/subgid", "ann:200000:65536\n"),
+        ] {
+            let before = self.read(path).unwrap_or_default();
+            self.write(path, &(before + line));
+        }
+        self.run(&["busybox", "mkdir", "-p", "/home/ann", "/run/user/4242"]);
+        self.run(&["busybox", "chown", "4242:4242", "/home/ann", "/run/user/4242"]);
+        // In a user namespace the kernel mounts no /proc and no /sys while parts of them are hidden, as the simulated driver's are.
+        let bare = "umount /proc/driver /proc/devices; mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t sysfs sysfs \
+                    /sys; mount --rbind /run/cgroup /sys/fs/cgroup";
+        self.run(&["sh", "-c", bare]);
+    }
+
     /// A machine over `base` with a simulated GT 1030.
     pub fn new(base: &Path, programs: &Programs) -> Engines {
         let folder = tempfile::Builder::new().prefix("engines-").tempdir().expect("a directory");
