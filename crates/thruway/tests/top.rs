@@ -45,14 +45,17 @@ impl Tmux {
         self.run(&["capture-pane", "-p"])
     }
 
+    /// Waits until the screen is as wanted and stays: a picture may reach tmux in two halves.
     fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
+        let mut last = String::new();
         loop {
             let screen = self.screen();
-            if holds(&screen) {
+            if holds(&screen) && screen == last {
                 return screen;
             }
             assert!(start.elapsed() < Duration::from_secs(20), "{what}: it is not so:\n{screen}");
+            last = screen;
             std::thread::sleep(Duration::from_millis(50));
         }
     }
