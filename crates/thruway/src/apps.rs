@@ -35,7 +35,7 @@ pub fn jellyfin(global: &Global, verb: JellyfinVerb) -> anyhow::Result<u8> {
         }
         JellyfinVerb::Undo { number, server, yes, dry_run } => {
             let (target, _) = open(global, &server, None)?;
-            change::undone(global, &target, &UndoArgs { number, yes, dry_run }, &FLOOR)
+            change::undone(global, &target, &UndoArgs { number, by: None, yes, dry_run }, &FLOOR)
         }
         JellyfinVerb::Give { to, card } => give(global, to, card.as_deref()),
         JellyfinVerb::Log { url } => change::log_page(global, &jellyfin_api::log(&url)?),

@@ -56,6 +56,7 @@ pub fn intent(wish: &WishArgs) -> anyhow::Result<Intent> {
         driver_file: wish.driver_file.as_deref().map(driver_file).transpose()?,
         jellyfin: None,
         guard: wish.guard.map(|guard| crate::guard::wish(guard, wish.guard_program.as_deref())).transpose()?,
+        by: wish.by.clone(),
     })
 }
 
@@ -401,12 +402,15 @@ pub fn undone(global: &Global, target: &Target, args: &UndoArgs, layers: &[Layer
     if !args.dry_run {
         let back = recover(&mut journal)?;
         // What was asked for is done; the change before it was not meant.
-        if !back.is_empty() && args.number.is_none_or(|number| back.contains(&number)) {
+        if args.by.is_none() && !back.is_empty() && args.number.is_none_or(|number| back.contains(&number)) {
             if global.json {
                 say(&(serde_json::json!({ "recovered": back }).to_string() + "\n"))?;
             }
             return Ok(DONE);
         }
+    }
+    if let Some(id) = &args.by {
+        return taken_back(global, &mut journal, target, id, args);
     }
     let number = args.number.or_else(|| standing(journal.log(), layers).next_back().map(|t| t.number));
     let Some(number) = number else {
@@ -445,6 +449,43 @@ pub fn undone(global: &Global, target: &Target, args: &UndoArgs, layers: &[Layer
         say(&format!("{} Change {number} is taken back.\n", paint(Tone::Good, "●")))?;
     }
     Ok(DONE)
+}
+
+/// Takes back every change that bears this id, newest first.
+fn taken_back(
+    global: &Global,
+    journal: &mut Journal<'_>,
+    target: &Target,
+    id: &str,
+    args: &UndoArgs,
+) -> anyhow::Result<u8> {
+    let theirs = |t: &&Transaction| {
+        t.plan.asked.by.as_deref() == Some(id) && matches!(t.state, State::Applied | State::HalfUndone)
+    };
+    let numbers: Vec<u64> = journal.log().iter().filter(theirs).map(|t| t.number).rev().collect();
+    if !args.dry_run && !numbers.is_empty() {
+        let cards: Vec<_> = journal.log().iter().filter(theirs).flat_map(|t| bind::cards(&t.plan)).collect();
+        if !cards.is_empty()
+            && let Some(refusal) = Way::observe(target.machine()).busy(&cards).first()
+        {
+            bail!("{}; it cannot be taken back so. Way out: {}", refusal.says, refusal.instead);
+        }
+        if !agreed(args.yes, &format!("Take {} back?", crate::paint::plural(numbers.len(), "change", "changes")))? {
+            warn("Nothing was changed.")?;
+            return Ok(DONE);
+        }
+        for number in &numbers {
+            let undone = journal.undo(*number).map_err(rootly)?;
+            loose_ends(&undone)?;
+        }
+    }
+    if global.json {
+        return say(&(serde_json::json!({ "schema": 1, "undone": numbers }).to_string() + "\n")).map(|()| DONE);
+    }
+    let list: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    let words = if args.dry_run { "would be taken back" } else { "taken back" };
+    let says = if list.is_empty() { format!("No change of {id} stands.") } else { format!("Change {}: {words}.", list.join(", ")) };
+    say(&(says + "\n")).map(|()| DONE)
 }
 
 pub fn log(global: &Global) -> anyhow::Result<u8> {

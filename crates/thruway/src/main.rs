@@ -38,6 +38,7 @@ mod target;
 mod top;
 mod topo;
 mod trial;
+mod up;
 mod vms;
 mod watch;
 mod way;
@@ -118,6 +119,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
         Command::Verify => change::verify(global, &Layer::ALL),
         Command::Undo(args) => change::undo(global, &args, &Layer::ALL),
+        Command::Up(args) => up::up(global, &args),
+        Command::Down(args) => up::down(global, &args),
+        Command::Way { verb } => up::way(global, &verb),
         Command::Log => change::log(global),
         Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),

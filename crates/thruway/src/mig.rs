@@ -232,7 +232,7 @@ fn undo(global: &Global, yes: bool, dry_run: bool) -> anyhow::Result<u8> {
         say("No cut of thruway's stands on this machine.\n")?;
         return Ok(DONE);
     };
-    let args = UndoArgs { number: Some(made.number), yes, dry_run };
+    let args = UndoArgs { number: Some(made.number), by: None, yes, dry_run };
     change::undo(global, &args, &model::Layer::ALL)
 }
 
