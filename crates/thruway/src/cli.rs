@@ -30,8 +30,8 @@ pub use nvml::{GpusArgs, SmiArgs};
 pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
 pub use top::TopArgs;
-pub use up::{DownArgs, FleetArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
+pub use up::{DownArgs, FleetArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
 
 #[derive(Parser, Debug)]
 #[command(

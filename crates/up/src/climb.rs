@@ -36,12 +36,8 @@ impl Walker<'_> {
             card = Some(found);
         }
         let worker = match self.guest() {
-            Some(place) => match self.visit(&place, !self.go.dry_run) {
-                Err(Stop::Failed { .. }) if self.go.dry_run => {
-                    return Ok("the guest does not answer yet: its floors are planned when it runs".into());
-                }
-                visit => visit?,
-            },
+            Some(place) if self.go.dry_run && !self.answers(&place)? => return Ok(self.well(None)),
+            Some(place) => self.visit(&place, true)?,
             None if way.vm.is_some() => return Ok(self.well(card.as_deref())),
             None => host.clone(),
         };
@@ -56,6 +52,20 @@ impl Walker<'_> {
         self.cluster(&worker)?;
         self.app(&worker)?;
         Ok(self.well(card.as_deref()))
+    }
+
+    /// A dry run starts no VM: whether the guest is there to be looked at.
+    fn answers(&mut self, place: &crate::visit::Place) -> Result<bool, Stop> {
+        self.step(place.role, "guest/reach", &format!("{} answers", place.at), |walker| {
+            let reach = crate::Reach::new(crate::At::of(&place.at), walker.way.ssh.config.clone(), &walker.go.control);
+            match reach.open(walker.go.terminal) {
+                Ok(()) => Ok((true, "it runs".into(), false)),
+                Err(crate::Lost::Unreachable { .. }) => {
+                    Ok((false, format!("{} does not answer yet: its floors are planned when it runs", place.at), false))
+                }
+                Err(lost) => Err(lost.into()),
+            }
+        })
     }
 
     fn well(&self, card: Option<&str>) -> String {
@@ -73,18 +83,26 @@ impl Walker<'_> {
         }
         self.step("host", "host/card", "which card is meant", |_| {
             let all = host.remote().cards()?;
-            let meant: Vec<_> = all.iter().filter(|card| wish.as_ref().map_or(card.nvidia, |id| &card.id == id)).collect();
+            let meant: Vec<_> =
+                all.iter().filter(|card| wish.as_ref().map_or(card.nvidia, |id| &card.id == id)).collect();
             match meant.as_slice() {
                 [card] => Ok((card.bdf.clone(), format!("{} {} [{}]", card.bdf, card.name, card.id), false)),
                 [] => {
                     let what = wish.map_or("no NVIDIA GPU".to_owned(), |id| format!("no card {id}"));
-                    let there: Vec<String> = all.iter().map(|card| format!("{} {} [{}]", card.bdf, card.name, card.id)).collect();
+                    let there: Vec<String> =
+                        all.iter().map(|card| format!("{} {} [{}]", card.bdf, card.name, card.id)).collect();
                     Err(Trouble::Failed { says: format!("{what} is on {}", host.place.at), words: there.join("\n") })
                 }
                 several => {
-                    let there: Vec<String> = several.iter().map(|card| format!("{} {} [{}]", card.bdf, card.name, card.id)).collect();
+                    let there: Vec<String> =
+                        several.iter().map(|card| format!("{} {} [{}]", card.bdf, card.name, card.id)).collect();
                     Err(Trouble::Failed {
-                        says: format!("{} cards of {} fit: name one by its address, host.card = \"{}\"", several.len(), host.place.at, several[0].bdf),
+                        says: format!(
+                            "{} cards of {} fit: name one by its address, host.card = \"{}\"",
+                            several.len(),
+                            host.place.at,
+                            several[0].bdf
+                        ),
                         words: there.join("\n"),
                     })
                 }
@@ -220,7 +238,9 @@ impl Walker<'_> {
                 let Some(pending) = pending else {
                     let says = match outcomes.as_slice() {
                         [] => "nothing of this way's stands on this floor: it was so before".into(),
-                        outcomes => outcomes.iter().map(|outcome| crate::tame(&outcome.says)).collect::<Vec<_>>().join("; "),
+                        outcomes => {
+                            outcomes.iter().map(|outcome| crate::tame(&outcome.says)).collect::<Vec<_>>().join("; ")
+                        }
                     };
                     return Ok(((), says, false));
                 };
@@ -275,13 +295,17 @@ impl Walker<'_> {
         }
         self.step("host", "vm/start", &format!("VM {} runs, with what it was given", vm.id), |walker| {
             let runs = walker.runs(host)?;
-            let (_, waits) = if vm.pve.is_some() { (Vec::new(), Waits::Nothing) } else { walker.look(&remote, "vm")? };
+            let (_, waits) =
+                if vm.pve.is_some() { (Vec::new(), Waits::Nothing) } else { walker.look(&remote, "vm")? };
             if runs && waits != Waits::VmStart {
                 return Ok(((), "it runs".into(), false));
             }
             if !vm.start {
                 let word = if runs { "stop and start it" } else { "start it" };
-                return Err(Trouble::Yours(format!("VM {}: {word}, then `thruway up` again; or say vm.start = true", vm.id)));
+                return Err(Trouble::Yours(format!(
+                    "VM {}: {word}, then `thruway up` again; or say vm.start = true",
+                    vm.id
+                )));
             }
             if runs {
                 walker.agreed(&format!("Shut VM {} down and start it?", vm.id))?;
@@ -301,7 +325,9 @@ impl Walker<'_> {
         let Some(vm) = &self.way.vm else { return Ok(false) };
         let all = host.remote().vms()?;
         match all.iter().find(|one| one.id == vm.id || one.name == vm.id) {
-            Some(one) => one.running.ok_or_else(|| Trouble::says(format!("whether VM {} runs could not be seen on {}", vm.id, host.place.at))),
+            Some(one) => one.running.ok_or_else(|| {
+                Trouble::says(format!("whether VM {} runs could not be seen on {}", vm.id, host.place.at))
+            }),
             None => Err(Trouble::says(format!("there is no VM {} on {}", vm.id, host.place.at))),
         }
     }
@@ -309,7 +335,8 @@ impl Walker<'_> {
     /// Starts the VM, or shuts it down, and waits until it is so.
     pub fn power(&mut self, host: &Visit, on: bool) -> Result<(), Trouble> {
         let Some(vm) = &self.way.vm else { return Ok(()) };
-        let kind = host.remote().vms()?.into_iter().find(|one| one.id == vm.id || one.name == vm.id).map(|one| one.kind);
+        let kind =
+            host.remote().vms()?.into_iter().find(|one| one.id == vm.id || one.name == vm.id).map(|one| one.kind);
         let own = if on { &vm.start_command } else { &vm.stop_command };
         let id = crate::quote(&vm.id);
         let script = match (own, kind.as_deref()) {
@@ -318,7 +345,12 @@ impl Walker<'_> {
             (None, Some("proxmox")) => format!("qm shutdown {id} --timeout 300"),
             (None, Some("libvirt")) if on => format!("virsh --connect qemu:///system start {id}"),
             (None, Some("libvirt")) => format!("virsh --connect qemu:///system shutdown {id}"),
-            (None, _) => return Err(Trouble::says(format!("how VM {} is started is not known: say vm.start_command and vm.stop_command", vm.id))),
+            (None, _) => {
+                return Err(Trouble::says(format!(
+                    "how VM {} is started is not known: say vm.start_command and vm.stop_command",
+                    vm.id
+                )));
+            }
         };
         self.shown(&script);
         let (code, said) = crate::visit::shell(&host.reach, &script, host.place.sudo, remote::LONG)?;
@@ -332,7 +364,12 @@ impl Walker<'_> {
         let limit = Duration::from_secs(300);
         while self.runs(host)? != on {
             if begun.elapsed() > limit {
-                return Err(Trouble::says(format!("VM {} does not {} within {} s", vm.id, if on { "start" } else { "stop" }, limit.as_secs())));
+                return Err(Trouble::says(format!(
+                    "VM {} does not {} within {} s",
+                    vm.id,
+                    if on { "start" } else { "stop" },
+                    limit.as_secs()
+                )));
             }
             self.stopped()?;
             self.waiting(begun.elapsed(), limit);
@@ -386,7 +423,10 @@ impl Walker<'_> {
                 let (code, said) = crate::visit::shell(&worker.reach, script, worker.place.sudo, remote::LONG)?;
                 let says = crate::reach::last(&said);
                 if code != 0 {
-                    return Err(Trouble::Failed { says: format!("the container's test ended with status {code}: {says}"), words: said });
+                    return Err(Trouble::Failed {
+                        says: format!("the container's test ended with status {code}: {says}"),
+                        words: said,
+                    });
                 }
                 said.lines().for_each(|line| walker.line(line));
                 return Ok(((), says, false));
@@ -436,7 +476,11 @@ impl Walker<'_> {
             let ran = remote.run(&words, remote::LONG, &mut |line| walker.line(line))?;
             let text = crate::tame(&String::from_utf8_lossy(&ran.out));
             match ran.code {
-                0 => Ok(((), text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned(), false)),
+                0 => Ok((
+                    (),
+                    text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned(),
+                    false,
+                )),
                 1 => Err(Trouble::Failed { says: "the app does not use the card".into(), words: text }),
                 _ => Err(remote::said(&ran).into()),
             }

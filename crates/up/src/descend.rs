@@ -118,7 +118,13 @@ impl Walker<'_> {
         self.undo(role, &format!("{role}/undo"), &visit.remote(), &["undo"])
     }
 
-    fn undo(&mut self, role: &'static str, step: &str, remote: &remote::Remote<'_>, verb: &[&str]) -> Result<usize, Stop> {
+    fn undo(
+        &mut self,
+        role: &'static str,
+        step: &str,
+        remote: &remote::Remote<'_>,
+        verb: &[&str],
+    ) -> Result<usize, Stop> {
         let id = self.state.kept.id.clone();
         self.step(role, step, "what this way changed is taken back", |walker| {
             let mut words = verb.to_vec();
@@ -153,7 +159,9 @@ impl Walker<'_> {
             let due = here.boot.as_deref() == Some(stale.as_str());
             if due {
                 if !visit.place.reboot || visit.reach.is_here() {
-                    return Err(Trouble::Yours(format!("{at} must be rebooted to be as it was: reboot it, then `thruway down` again")));
+                    return Err(Trouble::Yours(format!(
+                        "{at} must be rebooted to be as it was: reboot it, then `thruway down` again"
+                    )));
                 }
                 walker.agreed(&format!("Reboot {at} now?"))?;
                 walker.reboot(visit, here.boot.as_deref())?;

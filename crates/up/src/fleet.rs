@@ -94,8 +94,7 @@ pub fn walk_fleet(ways: &[Way], fleet: &Fleet, direction: Direction, go: &Go<'_>
     }
     let clusters: Vec<Option<&str>> =
         ways.iter().map(|way| way.cluster.as_ref().and_then(|cluster| cluster.name.as_deref())).collect();
-    let state: Mutex<(Vec<Phase>, Vec<Option<(Ended, f64)>>)> =
-        Mutex::new((vec![Phase::Waits; ways.len()], vec![None; ways.len()]));
+    let state = Mutex::new((vec![Phase::Waits; ways.len()], vec![None::<(Ended, f64)>; ways.len()]));
     let changed = Condvar::new();
     std::thread::scope(|scope| {
         let mut held = lock(&state);
@@ -113,7 +112,9 @@ pub fn walk_fleet(ways: &[Way], fleet: &Fleet, direction: Direction, go: &Go<'_>
                     let ended = match walk(way, direction, go) {
                         Ok(says) => Ended::Well(says),
                         Err(stop @ Stop::Yours { .. }) => Ended::Yours(stop.to_string()),
-                        Err(stop @ (Stop::Interrupted { .. } | Stop::Declined { .. })) => Ended::Interrupted(stop.to_string()),
+                        Err(stop @ (Stop::Interrupted { .. } | Stop::Declined { .. })) => {
+                            Ended::Interrupted(stop.to_string())
+                        }
                         Err(stop) => Ended::Failed(stop.to_string()),
                     };
                     let mut held = lock(state);
@@ -122,7 +123,10 @@ pub fn walk_fleet(ways: &[Way], fleet: &Fleet, direction: Direction, go: &Go<'_>
                     changed.notify_all();
                 });
             }
-            held = changed.wait_timeout(held, Duration::from_millis(500)).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            held = changed
+                .wait_timeout(held, Duration::from_millis(500))
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
         }
     });
     let (_, ended) = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

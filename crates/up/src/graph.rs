@@ -15,13 +15,20 @@ pub fn draw(file: &WayFile, ways: &[Way], form: Form) -> String {
     match form {
         Form::Text => ways.iter().map(text).collect::<Vec<_>>().join("\n") + &fleet(file),
         Form::Dot => {
-            let mut out = format!("digraph {} {{\n  rankdir=TB;\n  node [shape=box, fontname=\"sans-serif\"];\n", quoted(&file.name));
+            let mut out = format!(
+                "digraph {} {{\n  rankdir=TB;\n  node [shape=box, fontname=\"sans-serif\"];\n",
+                quoted(&file.name)
+            );
             for (n, way) in ways.iter().enumerate() {
                 for (m, group) in groups(&outline(way)).into_iter().enumerate() {
                     out.push_str(&format!("  subgraph cluster_{n}_{m} {{\n    label={};\n", quoted(&title(&group))));
                     for node in &group {
                         let style = if node.changes { "" } else { ", style=rounded" };
-                        out.push_str(&format!("    {} [label={}{style}];\n", name(n, node), quoted(&format!("{}\n{}", node.id, node.says))));
+                        out.push_str(&format!(
+                            "    {} [label={}{style}];\n",
+                            name(n, node),
+                            quoted(&format!("{}\n{}", node.id, node.says))
+                        ));
                     }
                     out.push_str("  }\n");
                 }
@@ -40,7 +47,12 @@ pub fn draw(file: &WayFile, ways: &[Way], form: Form) -> String {
                 for (m, group) in groups(&outline(way)).into_iter().enumerate() {
                     out.push_str(&format!("  subgraph g{n}_{m} [\"{}\"]\n", title(&group).replace('"', "'")));
                     for node in &group {
-                        out.push_str(&format!("    {}[\"{}: {}\"]\n", id(n, &node.id), node.id, node.says.replace('"', "'")));
+                        out.push_str(&format!(
+                            "    {}[\"{}: {}\"]\n",
+                            id(n, &node.id),
+                            node.id,
+                            node.says.replace('"', "'")
+                        ));
                     }
                     out.push_str("  end\n");
                 }

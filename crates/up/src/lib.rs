@@ -10,9 +10,9 @@
     reason = "starts ssh, and keeps its state in the user's own directory; machines are looked at and changed by the thruway that runs on them"
 )]
 
-pub mod event;
 mod climb;
 mod descend;
+pub mod event;
 mod fleet;
 mod graph;
 mod look;

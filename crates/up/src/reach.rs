@@ -133,7 +133,8 @@ impl Reach {
     pub fn open(&self, ask: bool) -> Result<(), Lost> {
         let At::Ssh(to) = &self.at else { return Ok(()) };
         let batch = if ask { "BatchMode=no" } else { "BatchMode=yes" };
-        let mut command = self.ssh(to, &["-o", batch, "-o", "ControlMaster=yes", "-o", "ControlPersist=300", "-N", "-f"]);
+        let mut command =
+            self.ssh(to, &["-o", batch, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-N", "-f"]);
         // the connection stays with its descriptors: a pipe would never end
         let said = self.control.with_file_name(format!("said-{}", std::process::id()));
         let local = |error: std::io::Error| Lost::Local(format!("ssh cannot be run: {error}"));
@@ -213,13 +214,15 @@ impl Reach {
         };
         // ctrl-C is this program's to hear: what runs there is not torn from its work
         command.process_group(0);
-        let stdin = if matches!(self.sudo, Sudo::Password(_)) && ask.root || ask.file.is_some() { Stdio::piped() } else { Stdio::null() };
-        let mut child = command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| Lost::Local(format!("{} cannot be run: {error}", command.get_program().to_string_lossy())))?;
+        let stdin = if matches!(self.sudo, Sudo::Password(_)) && ask.root || ask.file.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        let mut child =
+            command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| {
+                Lost::Local(format!("{} cannot be run: {error}", command.get_program().to_string_lossy()))
+            })?;
         let went = self.feed(&mut child, ask)?;
         let mut sent = 0;
         let (sender, said) = channel();
@@ -259,7 +262,8 @@ impl Reach {
             let _ = stdin.write_all(format!("{secret}\n").as_bytes());
         }
         let Some(path) = ask.file else { return Ok(went) };
-        let mut file = std::fs::File::open(path).map_err(|error| Lost::Local(format!("{}: {error}", path.display())))?;
+        let mut file =
+            std::fs::File::open(path).map_err(|error| Lost::Local(format!("{}: {error}", path.display())))?;
         let counter = Arc::clone(&went);
         std::thread::spawn(move || {
             let mut buffer = vec![0; 256 << 10];
@@ -378,7 +382,10 @@ pub fn tame(text: &str) -> String {
         for c in line.chars().take(LINE) {
             match c {
                 '\t' => out.push_str("    "),
-                c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
+                c if c.is_control()
+                    || ('\u{202a}'..='\u{202e}').contains(&c)
+                    || ('\u{2066}'..='\u{2069}').contains(&c) =>
+                {
                     out.extend(c.escape_default());
                 }
                 c => out.push(c),
@@ -393,7 +400,11 @@ pub fn tame(text: &str) -> String {
 pub fn quote(word: &str) -> String {
     let plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '=' | '/' | '+' | '@' | '%');
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -413,7 +424,12 @@ mod tests {
 
     #[test]
     fn what_is_run_says_its_words_and_status() {
-        let ran = run(&here(), &["sh", "-c", "echo out; echo 'one\x1b[2J' >&2; echo two >&2; exit 3"], Duration::from_secs(20)).unwrap();
+        let ran = run(
+            &here(),
+            &["sh", "-c", "echo out; echo 'one\x1b[2J' >&2; echo two >&2; exit 3"],
+            Duration::from_secs(20),
+        )
+        .unwrap();
         assert_eq!((ran.code, ran.out.as_slice()), (3, &b"out\n"[..]));
         assert_eq!(ran.err, "one\\u{1b}[2J\ntwo");
     }
@@ -436,7 +452,13 @@ mod tests {
         let words = ["wc".to_owned(), "-c".to_owned()];
         let ask = Ask { words: &words, root: false, file: Some(&path), limit: Duration::from_secs(20) };
         let mut most = 0;
-        let ran = here().run(&ask, &mut |news| if let News::Sent(sent) = news { most = sent }).unwrap();
+        let ran = here()
+            .run(&ask, &mut |news| {
+                if let News::Sent(sent) = news {
+                    most = sent
+                }
+            })
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&ran.out).trim(), (3 << 20).to_string());
         assert!(most > 0 && most <= 3 << 20, "{most}");
     }

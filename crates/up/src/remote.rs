@@ -218,7 +218,11 @@ impl Remote<'_> {
         let words: Vec<String> = ["sha256sum", "--"].iter().chain(paths).map(|word| (*word).to_owned()).collect();
         let ran = reach.run(&Ask { words: &words, root: false, file: None, limit: SHORT }, &mut |_| {})?;
         let text = String::from_utf8_lossy(&ran.out).into_owned();
-        Ok(text.lines().filter_map(|line| line.split_once("  ")).map(|(sum, path)| (path.to_owned(), sum.to_owned())).collect())
+        Ok(text
+            .lines()
+            .filter_map(|line| line.split_once("  "))
+            .map(|(sum, path)| (path.to_owned(), sum.to_owned()))
+            .collect())
     }
 }
 
@@ -227,7 +231,9 @@ pub fn said(ran: &Ran) -> Answer {
     let err = ran.err.trim();
     let from = err.rfind("thruway: ").unwrap_or(0);
     let says = err[from..].trim_start_matches("thruway: ").to_owned();
-    Answer::Said { says: if says.is_empty() { format!("it ended with status {} and said nothing", ran.code) } else { says } }
+    Answer::Said {
+        says: if says.is_empty() { format!("it ended with status {} and said nothing", ran.code) } else { says },
+    }
 }
 
 /// SHA-256 of a file of this machine, in hex.

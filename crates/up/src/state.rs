@@ -41,7 +41,9 @@ pub struct State {
 pub enum StateError {
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
-    #[error("this way is being walked already, by process {0} of this machine: wait for it, or stop it with ctrl-C there")]
+    #[error(
+        "this way is being walked already, by process {0} of this machine: wait for it, or stop it with ctrl-C there"
+    )]
     Busy(String),
     #[error("{path}: {says}")]
     Unread { path: String, says: String },
@@ -157,7 +159,9 @@ mod tests {
         state.touch("host").unwrap();
         state.note("a line");
         let id = state.kept.id.clone();
-        assert!(matches!(State::open(dir.path(), "rack/node1"), Err(StateError::Busy(pid)) if pid == std::process::id().to_string()));
+        assert!(
+            matches!(State::open(dir.path(), "rack/node1"), Err(StateError::Busy(pid)) if pid == std::process::id().to_string())
+        );
         for file in ["state.json", "log", "lock"] {
             let mode = std::fs::metadata(dir.path().join("rack/node1").join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -172,7 +176,11 @@ mod tests {
 
     #[test]
     fn what_is_no_state_is_said_with_its_file() {
-        for (text, says) in [("{", "state.json"), (r#"{"form": 9, "id": "0123456789abcdef"}"#, "newer thruway"), (r#"{"form": 1, "id": "../../../etc"}"#, "no id")] {
+        for (text, says) in [
+            ("{", "state.json"),
+            (r#"{"form": 9, "id": "0123456789abcdef"}"#, "newer thruway"),
+            (r#"{"form": 1, "id": "../../../etc"}"#, "no id"),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir(dir.path().join("w")).unwrap();
             std::fs::write(dir.path().join("w/state.json"), text).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::reach::{Ask, At, Lost, News, Reach};
 use crate::remote::{self, Here, Remote};
-use crate::walk::{Trouble, Walker};
+use crate::walk::{Came, Trouble, Walker};
 
 /// Where thruway is copied to by an `up`, where it may write there; the way's id is a directory below.
 const SYSTEM: &str = "/var/lib/thruway/up";
@@ -55,8 +55,11 @@ impl Visit {
     /// Takes away what was copied there.
     pub fn clean(&self) -> Result<(), Trouble> {
         let Some(dir) = &self.dir else { return Ok(()) };
-        let parent = Path::new(dir).parent().map(|path| path.display().to_string()).unwrap_or_default();
-        let script = format!("rm -rf -- {0}; rmdir -- {1} 2>/dev/null; test ! -e {0}", crate::quote(dir), crate::quote(&parent));
+        let up = |path: &str| Path::new(path).parent().map(|path| path.display().to_string()).unwrap_or_default();
+        let (parent, above) = (up(dir), up(&up(dir)));
+        let [dir_, parent, above] = [dir, &parent, &above].map(|path| crate::quote(path));
+        // what was made on the way there goes, too, where nothing else lies in it
+        let script = format!("rm -rf -- {dir_}; rmdir -- {parent} && rmdir -- {above}; test ! -e {dir_}");
         match self.shell(&script, true, remote::SHORT)? {
             (0, _) => Ok(()),
             (_, said) => Err(Trouble::says(format!("{dir} could not be removed: {}", crate::reach::last(&said)))),
@@ -75,21 +78,24 @@ impl Walker<'_> {
     /// Comes to a machine: three steps. `patient`: it may still boot.
     pub fn visit(&mut self, place: &Place, patient: bool) -> Result<Rc<Visit>, crate::Stop> {
         let role = place.role;
-        let (reach, arch, own) = self.step(role, &format!("{role}/reach"), &format!("{} answers", place.at), |walker| {
-            walker.reach(place, patient)
-        })?;
+        let (reach, arch, own) =
+            self.step(role, &format!("{role}/reach"), &format!("{} answers", place.at), |walker| {
+                walker.reach(place, patient)
+            })?;
         let visit = self.step(role, &format!("{role}/program"), "thruway is there, of this very build", |walker| {
             walker.program(place, reach, &arch, &own)
         })?;
         let visit = Rc::new(visit);
         self.visits.push(Rc::clone(&visit));
         if !self.go.dry_run {
-            self.step(role, &format!("{role}/hold"), "nobody else's up is at work there", |walker| walker.hold(&visit))?;
+            self.step(role, &format!("{role}/hold"), "nobody else's up is at work there", |walker| {
+                walker.hold(&visit)
+            })?;
         }
         Ok(visit)
     }
 
-    fn reach(&mut self, place: &Place, patient: bool) -> Result<((Reach, String, Own), String, bool), Trouble> {
+    fn reach(&mut self, place: &Place, patient: bool) -> Came<(Reach, String, Own)> {
         let go = self.go;
         let config = self.way.ssh.config.clone();
         let mut reach = Reach::new(At::of(&place.at), config, &go.control);
@@ -110,17 +116,36 @@ impl Walker<'_> {
         let (code, text) = shell(&reach, "uname -m; id -u; printf '%s\\n' \"$HOME\"", false, remote::SHORT)?;
         let mut lines = text.lines();
         let (Some(arch), Some(uid), Some(home)) = (lines.next(), lines.next(), lines.next()) else {
-            return Err(Trouble::says(format!("{} answers ssh and runs no shell (status {code}): {}", place.at, crate::reach::last(&text))));
+            return Err(Trouble::says(format!(
+                "{} answers ssh and runs no shell (status {code}): {}",
+                place.at,
+                crate::reach::last(&text)
+            )));
         };
         if place.sudo && uid != "0" {
             reach.prepare_sudo(go.password)?;
         }
         let own = Own { system: uid == "0" || place.sudo, home: home.to_owned() };
-        let says = format!("{arch}{}", if uid == "0" { ", as root" } else if place.sudo { ", by sudo" } else { "" });
+        let says = format!(
+            "{arch}{}",
+            if uid == "0" {
+                ", as root"
+            } else if place.sudo {
+                ", by sudo"
+            } else {
+                ""
+            }
+        );
         Ok(((reach, arch.to_owned(), own), says, false))
     }
 
-    fn program(&mut self, place: &Place, reach: Reach, arch: &str, own: &Own) -> Result<(Visit, String, bool), Trouble> {
+    fn program(
+        &mut self,
+        place: &Place,
+        reach: Reach,
+        arch: &str,
+        own: &Own,
+    ) -> Came<Visit> {
         let go = self.go;
         let id = &self.state.kept.id;
         let base = if own.system { SYSTEM.to_owned() } else { format!("{}/{OWN}", own.home) };
@@ -135,7 +160,10 @@ impl Walker<'_> {
             let ours = env!("CARGO_PKG_VERSION");
             if ran.code != 0 || version != ours {
                 let is = if ran.code == 0 { format!("is {}", crate::tame(&version)) } else { "does not run".into() };
-                return Err(Trouble::says(format!("{program} on {} {is}, and this is {ours}: install {ours} there, or leave `thruway` out of the file to have it copied", place.at)));
+                return Err(Trouble::says(format!(
+                    "{program} on {} {is}, and this is {ours}: install {ours} there, or leave `thruway` out of the file to have it copied",
+                    place.at
+                )));
             }
             self.make_dir(&visit, &dir)?;
             return Ok((visit, format!("{program}, {version}"), false));
@@ -189,8 +217,13 @@ impl Walker<'_> {
         if !self.go.dry_run {
             self.state.touch(visit.place.role)?;
         }
-        let (code, said) = visit.shell(&format!("umask 022; mkdir -p -- {}", crate::quote(dir)), true, remote::SHORT)?;
-        if code == 0 { Ok(()) } else { Err(Trouble::says(format!("{dir} cannot be made: {}", crate::reach::last(&said)))) }
+        let (code, said) =
+            visit.shell(&format!("umask 022; mkdir -p -- {}", crate::quote(dir)), true, remote::SHORT)?;
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(Trouble::says(format!("{dir} cannot be made: {}", crate::reach::last(&said))))
+        }
     }
 
     /// Beside its place, then moved there: a copy that was cut off is never taken for the program.
@@ -205,10 +238,14 @@ impl Walker<'_> {
                 self.progress(done, size, "bytes");
             }
         })?;
-        if ran.code == 0 { Ok(()) } else { Err(Trouble::says(format!("{there} cannot be written: {}", crate::reach::last(&ran.err)))) }
+        if ran.code == 0 {
+            Ok(())
+        } else {
+            Err(Trouble::says(format!("{there} cannot be written: {}", crate::reach::last(&ran.err))))
+        }
     }
 
-    fn hold(&mut self, visit: &Visit) -> Result<((), String, bool), Trouble> {
+    fn hold(&mut self, visit: &Visit) -> Came<()> {
         self.hold_again(visit)?;
         let here = self.idle(visit)?;
         Ok(((), crate::tame(&here.machine), true))
@@ -276,8 +313,18 @@ impl Walker<'_> {
             match now {
                 Ok(here) if here.boot.as_deref() != before => return Ok(()),
                 Ok(_) | Err(_) if begun.elapsed() < limit => self.waiting(begun.elapsed(), limit),
-                Ok(_) => return Err(Trouble::says(format!("{} was told to reboot {} s ago and has not", visit.place.at, visit.place.wait))),
-                Err(error) => return Err(Trouble::says(format!("{} did not come back within {} s of its reboot: {error}", visit.place.at, visit.place.wait))),
+                Ok(_) => {
+                    return Err(Trouble::says(format!(
+                        "{} was told to reboot {} s ago and has not",
+                        visit.place.at, visit.place.wait
+                    )));
+                }
+                Err(error) => {
+                    return Err(Trouble::says(format!(
+                        "{} did not come back within {} s of its reboot: {error}",
+                        visit.place.at, visit.place.wait
+                    )));
+                }
             }
         }
     }

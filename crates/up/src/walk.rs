@@ -105,6 +105,9 @@ impl From<StateError> for Trouble {
     }
 }
 
+/// What a step came to: what the next ones need, what is said of it, and whether something was changed.
+pub type Came<T> = Result<(T, String, bool), Trouble>;
+
 /// One walk of one way.
 pub struct Walker<'w> {
     pub way: &'w Way,
@@ -184,7 +187,7 @@ impl Walker<'_> {
         machine: &'static str,
         id: &str,
         says: &str,
-        run: impl FnOnce(&mut Self) -> Result<(T, String, bool), Trouble>,
+        run: impl FnOnce(&mut Self) -> Came<T>,
     ) -> Result<T, Stop> {
         self.machine = machine;
         id.clone_into(&mut self.step);

@@ -259,7 +259,9 @@ fn bad(says: impl Into<String>) -> Bad {
 impl WayFile {
     pub fn read(text: &str) -> Result<Self, Bad> {
         let file: WayFile = toml::from_str(text).map_err(|error| Bad {
-            line: error.span().map(|span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count()),
+            line: error
+                .span()
+                .map(|span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count()),
             says: error.message().to_owned(),
         })?;
         file.ways()?;
@@ -297,7 +299,10 @@ impl WayFile {
         let mut places = BTreeMap::new();
         for way in &ways {
             if let Some(other) = places.insert(place(way), &way.name) {
-                return Err(bad(format!("{other} and {} are one machine ({}): write {{host}} into host.at", way.name, way.host.at)));
+                return Err(bad(format!(
+                    "{other} and {} are one machine ({}): write {{host}} into host.at",
+                    way.name, way.host.at
+                )));
             }
         }
         Ok(ways)
@@ -357,7 +362,10 @@ impl Way {
             return Err(bad("[guest] is inside a VM: say which in [vm]; a machine of bare metal needs neither"));
         }
         if let Some(vm) = &self.vm {
-            if vm.id.is_empty() || vm.id.starts_with('-') || vm.id.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            if vm.id.is_empty()
+                || vm.id.starts_with('-')
+                || vm.id.contains(|c: char| c.is_control() || c.is_whitespace())
+            {
                 return Err(bad(format!("vm.id = \"{}\" is no VM's number or name", vm.id)));
             }
             if vm.pve.is_none() && (vm.pve_token_file.is_some() || vm.pve_fingerprint.is_some()) {
@@ -397,7 +405,9 @@ fn named(what: &str, name: &str) -> Result<(), Bad> {
 /// What ssh takes as a destination, and never as an option.
 fn destination(what: &str, at: &str) -> Result<(), Bad> {
     if at.is_empty() || at.starts_with('-') || at.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(bad(format!("{what} = \"{at}\" is no destination of ssh: say user@host, a name of your ssh config, or here")));
+        return Err(bad(format!(
+            "{what} = \"{at}\" is no destination of ssh: say user@host, a name of your ssh config, or here"
+        )));
     }
     Ok(())
 }

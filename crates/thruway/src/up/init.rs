@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
-use up::{Container, Cluster, Guest, Host, Vm, WayFile};
+use up::{Cluster, Container, Guest, Host, Vm, WayFile};
 
 use crate::cli::{Global, InitArgs};
 use crate::paint::{Page, Tone, paint};
@@ -28,29 +28,66 @@ pub fn init(_global: &Global, args: &InitArgs) -> anyhow::Result<u8> {
     let card = match (&args.card, &machine) {
         (Some(card), _) => Some(card.clone()),
         (None, Some(machine)) => machine.choose_card(&ask)?,
-        (None, None) => ask.or(None, "The card: its address (26:00.0) or vendor:device (10de:1d01); nothing: the one that is there", None)?,
+        (None, None) => ask.or(
+            None,
+            "The card: its address (26:00.0) or vendor:device (10de:1d01); nothing: the one that is there",
+            None,
+        )?,
     };
     let vm = match (&args.vm, &machine) {
         (Some(vm), _) => Some(vm.clone()),
         (None, Some(machine)) => machine.choose_vm(&ask)?,
-        (None, None) => ask.or(None, "The VM that gets it: Proxmox VE's number or libvirt's name; nothing: no VM, the host itself", None)?,
+        (None, None) => ask.or(
+            None,
+            "The VM that gets it: Proxmox VE's number or libvirt's name; nothing: no VM, the host itself",
+            None,
+        )?,
     };
     let guest = match &vm {
         None => None,
-        Some(vm) => ask.or(args.guest.as_deref(), &format!("The guest of VM {vm}: a destination of ssh; nothing: the way ends at the VM"), None)?,
+        Some(vm) => ask.or(
+            args.guest.as_deref(),
+            &format!("The guest of VM {vm}: a destination of ssh; nothing: the way ends at the VM"),
+            None,
+        )?,
     };
     let inside = vm.is_none() || guest.is_some();
-    let engine = if inside { ask.or(args.engine.as_deref(), "The container engine: docker, containerd, crio, podman, k3s, rke2; nothing: none", None)? } else { None };
-    let deployment = if inside { ask.or(args.deployment.as_deref(), "The Deployment that is to have it, NAMESPACE/NAME; nothing: no cluster", None)? } else { None };
+    let engine = if inside {
+        ask.or(
+            args.engine.as_deref(),
+            "The container engine: docker, containerd, crio, podman, k3s, rke2; nothing: none",
+            None,
+        )?
+    } else {
+        None
+    };
+    let deployment = if inside {
+        ask.or(
+            args.deployment.as_deref(),
+            "The Deployment that is to have it, NAMESPACE/NAME; nothing: no cluster",
+            None,
+        )?
+    } else {
+        None
+    };
     let name = ask.or(args.name.as_deref(), "A name for the way", Some("home"))?.unwrap_or_else(|| "home".into());
-    let reboot = args.reboot || ask.yes("May thruway reboot these machines and start the VM where a change waits for that?")?;
+    let reboot =
+        args.reboot || ask.yes("May thruway reboot these machines and start the VM where a change waits for that?")?;
     let wait = 600;
     let (thruway, copy, root) = (None, None, None);
     let file = WayFile {
         name,
         ssh: None,
         host: Host { at, sudo: args.sudo, root, thruway, copy, reboot, wait, card, allow: Vec::new() },
-        vm: vm.map(|id| Vm { id, start: reboot, start_command: None, stop_command: None, pve: None, pve_token_file: None, pve_fingerprint: None }),
+        vm: vm.map(|id| Vm {
+            id,
+            start: reboot,
+            start_command: None,
+            stop_command: None,
+            pve: None,
+            pve_token_file: None,
+            pve_fingerprint: None,
+        }),
         guest: guest.map(|at| Guest {
             at,
             sudo: args.sudo,
@@ -68,7 +105,11 @@ pub fn init(_global: &Global, args: &InitArgs) -> anyhow::Result<u8> {
         fleet: None,
         hosts: std::collections::BTreeMap::new(),
     };
-    let text = format!("# The way of one card, from slot to app: thruway up {}\n# What else may stand here: docs/up.md\n\n{}", path.display(), toml::to_string_pretty(&file)?);
+    let text = format!(
+        "# The way of one card, from slot to app: thruway up {}\n# What else may stand here: docs/up.md\n\n{}",
+        path.display(),
+        toml::to_string_pretty(&file)?
+    );
     WayFile::read(&text).map_err(|bad| anyhow::anyhow!("this way cannot be meant: {bad}"))?;
     std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     let mut page = Page::new();
@@ -77,7 +118,12 @@ pub fn init(_global: &Global, args: &InitArgs) -> anyhow::Result<u8> {
         page.whole(2, "", 0, Tone::Plain, line);
     }
     page.gap();
-    page.line(format!("Written to {0}. Look first: {1}; then: {2}", path.display(), paint(Tone::Code, &format!("thruway up {} --dry-run", path.display())), paint(Tone::Code, &format!("thruway up {}", path.display()))));
+    page.line(format!(
+        "Written to {0}. Look first: {1}; then: {2}",
+        path.display(),
+        paint(Tone::Code, &format!("thruway up {} --dry-run", path.display())),
+        paint(Tone::Code, &format!("thruway up {}", path.display()))
+    ));
     say(&page.text())?;
     Ok(DONE)
 }
@@ -105,7 +151,8 @@ impl Ask {
     }
 
     fn yes(&self, question: &str) -> anyhow::Result<bool> {
-        Ok(self.terminal && matches!(self.or(None, &format!("{question} [y/N]"), None)?.as_deref(), Some("y" | "Y" | "yes")))
+        Ok(self.terminal
+            && matches!(self.or(None, &format!("{question} [y/N]"), None)?.as_deref(), Some("y" | "Y" | "yes")))
     }
 
     /// One of several; a number or the thing itself.
@@ -118,7 +165,9 @@ impl Ask {
             page.hang(2, &format!("{}", n + 1), 4, Tone::Plain, &format!("{id}  {says}"));
         }
         write!(anstream::stderr(), "{}", page.text())?;
-        let Some(answer) = self.or(None, &format!("{what}: a number of these; nothing: none"), None)? else { return Ok(None) };
+        let Some(answer) = self.or(None, &format!("{what}: a number of these; nothing: none"), None)? else {
+            return Ok(None);
+        };
         match answer.parse::<usize>() {
             Ok(n) if (1..=of.len()).contains(&n) => Ok(Some(of[n - 1].0.clone())),
             _ => Ok(Some(answer)),
@@ -137,7 +186,9 @@ impl Machine {
         let control = super::Control::new()?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let terminal = std::io::stdin().is_terminal();
-        let password = |at: &str| if terminal { super::secret(&format!("sudo's password on {at} (kept in memory alone): ")) } else { None };
+        let password = |at: &str| {
+            if terminal { super::secret(&format!("sudo's password on {at} (kept in memory alone): ")) } else { None }
+        };
         let seen = up::look(at, sudo, &program, &control.0, terminal, &password)?;
         Ok(Machine { cards: seen.0, vms: seen.1 })
     }
@@ -149,7 +200,8 @@ impl Machine {
             [card] => Ok(Some(card.bdf.clone())),
             _ if !ask.terminal => bail!("{} cards are there: name one with --card", nvidia.len()),
             _ => {
-                let of: Vec<_> = nvidia.iter().map(|card| (card.bdf.clone(), format!("{} [{}]", card.name, card.id))).collect();
+                let of: Vec<_> =
+                    nvidia.iter().map(|card| (card.bdf.clone(), format!("{} [{}]", card.name, card.id))).collect();
                 ask.choose("The card", &of)
             }
         }

@@ -30,8 +30,13 @@ pub fn down(global: &Global, args: &DownArgs) -> anyhow::Result<u8> {
             bail!("--leave {machine}: say host or guest");
         }
     }
-    let go =
-        Walk { yes: args.yes, dry_run: args.dry_run, take_over: args.take_over, leave: &args.leave, fleet: &args.fleet };
+    let go = Walk {
+        yes: args.yes,
+        dry_run: args.dry_run,
+        take_over: args.take_over,
+        leave: &args.leave,
+        fleet: &args.fleet,
+    };
     walk(global, &args.file, Direction::Down, &go)
 }
 
@@ -84,7 +89,8 @@ fn outline(ways: &[Way]) -> String {
                 page.hang(2, "", 0, Tone::Plain, &at);
                 machine = at;
             }
-            page.hang(4, if node.changes { "◆" } else { "◇" }, 2, Tone::Plain, &format!("{:<18}{}", node.id, node.says));
+            let mark = if node.changes { "◆" } else { "◇" };
+            page.hang(4, &format!("{mark} {}", node.id), 20, Tone::Plain, &node.says);
         }
         page.gap();
     }
@@ -103,12 +109,16 @@ struct Walk<'a> {
 
 fn walk(global: &Global, path: &Path, direction: Direction, wish: &Walk<'_>) -> anyhow::Result<u8> {
     if global.root.is_some() || global.from.is_some() || global.sim.is_some() {
-        bail!("the way file names the machines (host.root for one below a directory): --root, --from and --sim choose none");
+        bail!(
+            "the way file names the machines (host.root for one below a directory): --root, --from and --sim choose none"
+        );
     }
     let (file, mut ways) = read(path)?;
     let mut fleet = file.fleet.clone();
     if !wish.fleet.hosts.is_empty() {
-        let Some(fleet) = &mut fleet else { bail!("{} has no [fleet]: --host chooses among its hosts", path.display()) };
+        let Some(fleet) = &mut fleet else {
+            bail!("{} has no [fleet]: --host chooses among its hosts", path.display())
+        };
         for host in &wish.fleet.hosts {
             if !fleet.hosts.contains(host) {
                 bail!("--host {host}: fleet.hosts of {} does not name it", path.display());
@@ -182,7 +192,9 @@ fn walk(global: &Global, path: &Path, direction: Direction, wish: &Walk<'_>) -> 
     let report = up::walk_fleet(&ways, &fleet, direction, &go);
     let seconds = begun.elapsed().as_secs_f64();
     if global.json {
-        say(&(serde_json::json!({ "schema": 1, "event": "report", "hosts": report.hosts, "seconds": seconds }).to_string() + "\n"))?;
+        say(&(serde_json::json!({ "schema": 1, "event": "report", "hosts": report.hosts, "seconds": seconds })
+            .to_string()
+            + "\n"))?;
     } else {
         say(&show::report(&report, seconds))?;
     }
@@ -202,7 +214,11 @@ fn ended_one(
     page.gap();
     let status = match ended {
         Ok(says) => {
-            page.line(format!("{} {}: {says}, in {seconds:.1} s.", paint(Tone::Good, "●"), paint(Tone::Strong, &way.name)));
+            page.line(format!(
+                "{} {}: {says}, in {seconds:.1} s.",
+                paint(Tone::Good, "●"),
+                paint(Tone::Strong, &way.name)
+            ));
             if direction == Direction::Up && !go.dry_run {
                 page.line(format!("  Take it back with: {}", paint(Tone::Code, "thruway down")));
             }
@@ -213,7 +229,13 @@ fn ended_one(
             let (tone, mark) = if matches!(stop, Stop::Failed { .. }) { (Tone::Bad, "✗") } else { (Tone::Warn, "!") };
             page.hang(0, mark, 2, tone, &stop.to_string());
             let again = if direction == Direction::Up { "up" } else { "down" };
-            page.hang(2, "", 0, Tone::Faint, &format!("what was done before stands; `thruway {again}` goes on from there; log: {}", log.display()));
+            page.hang(
+                2,
+                "",
+                0,
+                Tone::Faint,
+                &format!("what was done before stands; `thruway {again}` goes on from there; log: {}", log.display()),
+            );
             FOUND
         }
     };
@@ -287,4 +309,3 @@ impl Drop for Control {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
-

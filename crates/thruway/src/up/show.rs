@@ -86,12 +86,15 @@ impl Screen {
             page.line(paint(Tone::Strong, &event.machine));
             state.machine.clone_from(&event.machine);
         }
-        let step = format!("{:<COLUMN$}", event.step);
         match &event.what {
             What::Begin { says } => {
                 if self.live {
                     say(&page.text())?;
-                    write!(anstream::stderr(), "{}", paint(Tone::Faint, &format!("  … {step}{says}")))?;
+                    write!(
+                        anstream::stderr(),
+                        "{}",
+                        paint(Tone::Faint, &format!("  … {:<COLUMN$}{says}", event.step))
+                    )?;
                     std::io::stderr().flush()?;
                     state.stands = true;
                     return Ok(());
@@ -108,10 +111,10 @@ impl Screen {
             }
             What::Done { says, seconds, did } => {
                 let (mark, tone) = if *did { ("●", Tone::Good) } else { ("○", Tone::Faint) };
-                page.hang(2, mark, 2, tone, &format!("{step}{says}{}", time(*seconds)));
+                page.hang(2, &format!("{mark} {}", event.step), COLUMN + 2, tone, &format!("{says}{}", time(*seconds)));
             }
             What::Failed { says, words, seconds } => {
-                page.hang(2, "✗", 2, Tone::Bad, &format!("{step}{says}{}", time(*seconds)));
+                page.hang(2, &format!("✗ {}", event.step), COLUMN + 2, Tone::Bad, &format!("{says}{}", time(*seconds)));
                 for line in words.lines() {
                     page.whole(6, "", 0, Tone::Plain, line);
                 }
@@ -123,11 +126,13 @@ impl Screen {
 
     fn fleet_line(&self, event: &Event) -> anyhow::Result<()> {
         let host = event.way.rsplit('/').next().unwrap_or(&event.way);
-        let head = format!("{host:<14} {:<COLUMN$}", event.step);
+        let head = |mark: &str| format!("{mark} {host:<14} {}", event.step);
+        let column = COLUMN + 17;
         let mut page = Page::new();
         match &event.what {
             What::Done { says, seconds, did } if *did || self.verbose => {
-                page.hang(0, "●", 2, if *did { Tone::Good } else { Tone::Faint }, &format!("{head}{says}{}", time(*seconds)));
+                let tone = if *did { Tone::Good } else { Tone::Faint };
+                page.hang(0, &head("●"), column, tone, &format!("{says}{}", time(*seconds)));
             }
             What::Command { text } if self.verbose => page.whole(2, "$", 2, Tone::Code, &format!("{host}: {text}")),
             What::Line { text } if self.verbose => page.whole(2, "", 0, Tone::Faint, &format!("{host}: {text}")),
@@ -137,7 +142,7 @@ impl Screen {
                 }
             }
             What::Failed { says, words, seconds } => {
-                page.hang(0, "✗", 2, Tone::Bad, &format!("{head}{says}{}", time(*seconds)));
+                page.hang(0, &head("✗"), column, Tone::Bad, &format!("{says}{}", time(*seconds)));
                 let words = words.lines().take(if self.verbose { usize::MAX } else { 12 });
                 for line in words {
                     page.whole(4, "", 0, Tone::Plain, line);
@@ -174,7 +179,7 @@ pub fn report(report: &Report, seconds: f64) -> String {
             Ended::Interrupted(says) => ("…", Tone::Warn, says.clone()),
             Ended::NotBegun(says) => ("-", Tone::Faint, says.clone()),
         };
-        page.hang(0, mark, 2, tone, &format!("{host:<14} {says}{}", time(*took)));
+        page.hang(0, &format!("{mark} {host}"), 17, tone, &format!("{says}{}", time(*took)));
     }
     page.gap();
     let well = report.count(|ended| matches!(ended, Ended::Well(_)));
