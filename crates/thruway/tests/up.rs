@@ -26,7 +26,7 @@ impl Hosts {
         let hosts = Hosts { dir: tempfile::tempdir().expect("a directory") };
         let shim = Path::new(THRUWAY).parent().expect("its directory").join("examples/simssh");
         assert!(shim.exists(), "{} is built with the tests", shim.display());
-        for (dir, names) in [("bin", &["ssh"][..]), ("hosts/bin", &["systemctl", "qm", "id"])] {
+        for (dir, names) in [("bin", &["ssh"][..]), ("hosts/bin", &["systemctl", "qm", "id", "sudo"])] {
             std::fs::create_dir_all(hosts.path(dir)).expect(dir);
             for name in names {
                 std::os::unix::fs::symlink(&shim, hosts.path(dir).join(name)).expect(name);
@@ -574,4 +574,65 @@ fn a_canary_that_fails_stops_the_fleet() {
     let output = hosts.run("up", &["--yes", "--host", "b"]);
     assert!(output.status.success(), "{}", stdout(&output));
     assert!(unwrapped(&output).contains("1 of 1 host well"), "{}", stdout(&output));
+}
+
+/// sudo's password is asked for once a machine, on the terminal, and is nowhere afterwards.
+#[test]
+fn sudo_is_asked_once_and_keeps_no_password() {
+    const SECRET: &str = "open sesame 'quoted'";
+    let hosts = Hosts::new();
+    hosts.add("box", "guest-good");
+    let root = hosts.path("hosts/box/tree").display().to_string();
+    let way = format!(
+        "name = \"one\"\n[host]\nat = \"box\"\nsudo = true\nroot = \"{root}\"\nthruway = \"{THRUWAY}\"\n[container]\n"
+    );
+    std::fs::write(hosts.way(), way).expect("way.toml");
+    // where sudo asks for nothing
+    hosts.well("up");
+    assert!(hosts.path("hosts/box/count").exists());
+    std::fs::write(hosts.path("hosts/box/password"), SECRET).expect("password");
+    let output = hosts.run("up", &["--yes"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        unwrapped(&output).contains("sudo on box wants a password, and there is no terminal"),
+        "{}",
+        stdout(&output)
+    );
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("SKIP: no script(1), which makes a terminal");
+        return;
+    }
+    for (word, well) in [("not this", false), (SECRET, true)] {
+        let [way, state] = hosts.paths();
+        let line = format!("{THRUWAY} up {way} --state {state} --yes; echo status $?");
+        let mut child = Command::new("script");
+        let shape = hosts.command(&[]);
+        child.envs(shape.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut child = child
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script");
+        let mut keys = child.stdin.take().expect("its keys");
+        let mut out = child.stdout.take().expect("its screen");
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = std::io::Read::read_to_string(&mut out, &mut text);
+            text
+        });
+        // the question empties what was typed before it: it is answered when it stands there
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::io::Write::write_all(&mut keys, format!("{word}\n").as_bytes()).expect("typed");
+        child.wait().expect("its end");
+        let said = reader.join().expect("its screen");
+        assert!(said.contains("sudo's password on box (kept in memory alone)"), "{said}");
+        assert_eq!(said.contains("status 0"), well, "{said}");
+        assert_eq!(said.contains("sudo on box refuses: sudo: 1 incorrect password attempt"), !well, "{said}");
+        assert!(!said.contains(SECRET) && said.matches("sudo's password").count() == 1, "{said}");
+    }
+    let log = std::fs::read_to_string(hosts.path("state/one/log")).expect("the log");
+    assert!(log.contains("sudo -k -S -p '' -- ") && !log.contains("sesame"), "{log}");
+    let _ = std::fs::remove_file(hosts.path("hosts/box/password"));
+    hosts.well("down");
 }
