@@ -87,7 +87,8 @@ impl Walker<'_> {
         })?;
         let visit = Rc::new(visit);
         self.visits.push(Rc::clone(&visit));
-        if !self.go.dry_run {
+        // what is done by an API is no machine's to be held
+        if !self.go.dry_run && role != "here" {
             self.step(role, &format!("{role}/hold"), "nobody else's up is at work there", |walker| {
                 walker.hold(&visit)
             })?;
