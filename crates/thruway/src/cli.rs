@@ -333,9 +333,9 @@ pub enum Verb {
     /// What is wrong on this floor
     Doctor,
     /// Show what would be changed on this floor
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Carry a plan for this floor out: shows it first and asks
-    Apply(ApplyArgs),
+    Apply(Box<ApplyArgs>),
     /// Look again at what was applied on this floor
     Verify,
     /// What this floor is here, who has each card, to whom it is promised, and what was changed
