@@ -308,6 +308,9 @@ pub enum Command {
         #[command(subcommand)]
         verb: CdiVerb,
     },
+    /// Print every command as Markdown (docs/commands.md)
+    #[command(hide = true)]
+    Commands,
     /// Print a completion script for your shell
     Completions { shell: clap_complete::Shell },
     /// Print the man page

@@ -13,6 +13,7 @@ mod change;
 mod cli;
 mod cluster;
 mod codecs;
+mod commands;
 mod demo;
 mod doctor;
 mod driver;
@@ -148,6 +149,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             advice::advice(global, app.as_deref(), codecs_of.as_deref())
         }
         Command::Cdi { verb } => specs::run(global, &verb),
+        Command::Commands => commands::markdown(&Cli::command()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "thruway", &mut script);
