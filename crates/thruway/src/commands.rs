@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use crate::{DONE, say};
+use crate::{BLIND, DONE, say};
 
 /// The verbs of thruway-node, another program: `thruway node VERB`. A test holds them to its own help.
 const NODE: [(&str, &str); 8] = [
@@ -21,6 +21,19 @@ const NODE: [(&str, &str); 8] = [
     ("cordon", "Give a GPU to no new pod; those that have it go on"),
     ("uncordon", "Take a GPU's cordon back"),
 ];
+
+/// 0 where the grammar takes these words, 2 and the reason where it does not. The first is the program's name.
+pub fn parse(words: &[String]) -> anyhow::Result<u8> {
+    use clap::Parser as _;
+    let words = words.iter().skip_while(|word| *word == "--");
+    match crate::cli::Cli::try_parse_from(words) {
+        Ok(_) => Ok(DONE),
+        Err(error) => {
+            crate::warn(error.to_string().trim_end())?;
+            Ok(if error.use_stderr() { BLIND } else { DONE })
+        }
+    }
+}
 
 pub fn markdown(root: &Command) -> anyhow::Result<u8> {
     let mut root = root.clone();

@@ -43,6 +43,14 @@ pub fn demo(global: &Global, args: &DemoArgs) -> anyhow::Result<u8> {
         say(&format!("The simulated machine {name} is laid out. Look at it with: thruway --root {dir} doctor\n"))?;
         return Ok(DONE);
     }
+    if let Some(event) = &args.event {
+        let mut stage = Stage { global, step: false, machines: BTreeMap::new(), remembered: BTreeMap::new() };
+        for dir in event.iter().filter(|word| std::path::Path::new(word).is_dir()) {
+            let tree = Scratch::again(dir.as_ref()).with_context(|| format!("{dir} is no simulated machine"))?;
+            stage.machines.insert(dir.clone(), tree);
+        }
+        return stage.event(&event.join(" ")).map(|()| DONE);
+    }
     let (name, text) = match &args.script {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -227,7 +235,7 @@ impl Stage<'_> {
     }
 
     fn machine(&self, name: &str) -> anyhow::Result<&Scratch> {
-        self.machines.get(name).with_context(|| format!("no machine is called {name} yet"))
+        self.machines.get(name).with_context(|| format!("no machine is called {name} yet, and no directory holds one"))
     }
 
     /// With --step, a key before each command and event.
