@@ -1,5 +1,9 @@
 //! The recording of the demo and the pictures below docs/ are what the program prints now.
-#![allow(clippy::disallowed_methods, reason = "reads the files below docs/")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "runs the program, reads the files below docs/"
+)]
 
 mod common;
 
