@@ -321,6 +321,13 @@ pub enum Command {
         #[command(subcommand)]
         verb: CdiVerb,
     },
+    /// Print every command as Markdown (docs/commands.md)
+    #[command(hide = true)]
+    Commands {
+        /// Say of a command line whether the grammar takes it, and run nothing
+        #[arg(long, num_args = 1.., value_name = "WORDS", allow_hyphen_values = true)]
+        parse: Vec<String>,
+    },
     /// Print a completion script for your shell
     Completions { shell: clap_complete::Shell },
     /// Print the man page
@@ -571,6 +578,10 @@ pub struct DemoArgs {
     /// Lay a simulated machine out as a tree in an empty directory, for --root
     #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
     pub build: Option<Vec<String>>,
+    /// Let something happen to machines that were laid out by --build: boot DIR; start HOST-DIR VMID GUEST-DIR; stop HOST-DIR
+    /// VMID; apt DIR PACKAGES; film DIR
+    #[arg(long, num_args = 1.., value_names = ["EVENT", "WORDS"], conflicts_with_all = ["build", "list", "script"])]
+    pub event: Option<Vec<String>>,
 }
 
 #[derive(Args, Debug, Clone, Default)]
