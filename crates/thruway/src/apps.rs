@@ -38,7 +38,7 @@ pub fn jellyfin(global: &Global, verb: JellyfinVerb) -> anyhow::Result<u8> {
             change::undone(global, &target, &UndoArgs { number, yes, dry_run }, &FLOOR)
         }
         JellyfinVerb::Give { to, card } => give(global, to, card.as_deref()),
-        JellyfinVerb::Log { url } => change::log_page(global, &jellyfin_api::log(&url)?),
+        JellyfinVerb::Log { url } => change::log_page(global, &jellyfin_api::log(&url)?, false),
     }
 }
 

@@ -23,6 +23,7 @@ mod gpus_detail;
 mod guard;
 mod jellyfin_api;
 mod lab;
+mod manual;
 mod mig;
 mod paint;
 mod plans;
@@ -118,7 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
         Command::Verify => change::verify(global, &Layer::ALL),
         Command::Undo(args) => change::undo(global, &args, &Layer::ALL),
-        Command::Log => change::log(global),
+        Command::Log(args) => change::log(global, &args),
         Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
         Command::Explain { log: Some(path), .. } => {
@@ -153,11 +154,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             clap_complete::generate(shell, &mut Cli::command(), "thruway", &mut script);
             say(&String::from_utf8_lossy(&script)).map(|()| DONE)
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            say(&String::from_utf8_lossy(&page)).map(|()| DONE)
-        }
+        Command::Man { all } => manual::man(all.as_deref()),
     }
 }
 
