@@ -249,7 +249,7 @@ pub enum Command {
         verb: WayVerb,
     },
     /// List the changes made to this machine
-    Log,
+    Log(LogArgs),
     /// Judge the boot that a change waited for: what the boot guard's unit runs (plan --guard)
     Guard(GuardArgs),
     /// Record this machine, read-only and redacted, into one file
@@ -330,8 +330,12 @@ pub enum Command {
     },
     /// Print a completion script for your shell
     Completions { shell: clap_complete::Shell },
-    /// Print the man page
-    Man,
+    /// Print the man page, or write every command's
+    Man {
+        /// Write the pages of all commands, and of the programs beside this one, into this directory
+        #[arg(long, value_name = "DIR")]
+        all: Option<PathBuf>,
+    },
 }
 
 /// The same verbs on every floor.
@@ -552,6 +556,14 @@ pub struct UndoArgs {
     /// Show what would be taken back and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct LogArgs {
+    /// Only what still stands beyond thruway's own notes: what would be left here without thruway. Exit status 1 where
+    /// something does, 0 where nothing does
+    #[arg(long)]
+    pub standing: bool,
 }
 
 #[derive(Args, Debug, Clone, Default)]
