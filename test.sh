@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 packages=(gcc libc6-dev pciutils mmdebstrap zstd attr acl util-linux libvirt-clients
   libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils qemu-system-x86 qemu-utils ovmf
   grub-efi-amd64-bin busybox-static kmod python3-venv ffmpeg
-  prometheus chromium fonts-dejavu-core openssl tmux
+  prometheus chromium fonts-dejavu-core openssl tmux openssh-client openssh-server
   docker.io containerd runc crun podman conmon uidmap slirp4netns strace dbus systemd libfaketime)
 missing=()
 for package in "${packages[@]}"; do

@@ -24,7 +24,7 @@ pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
             None if !facts.nouveau_off.is_empty() => {
                 let written = facts.nouveau_off.iter();
                 evidence.extend(written.map(|line| Evidence { source: line.source.clone(), value: line.text.clone() }));
-                OutcomeState::Pending("a reboot of this machine".into())
+                OutcomeState::Pending(model::A_REBOOT.into())
             }
             None => OutcomeState::Failed("nothing keeps nouveau from loading".into()),
         };
@@ -50,7 +50,7 @@ fn waits(facts: &Facts) -> OutcomeState {
         return OutcomeState::Pending(says.into());
     }
     if facts.has_driver_module() {
-        return OutcomeState::Pending("a reboot of this machine".into());
+        return OutcomeState::Pending(model::A_REBOOT.into());
     }
     OutcomeState::Pending(match advice::needs(facts) {
         Some(needs) => format!("the installation of NVIDIA's driver: {}", needs.says),

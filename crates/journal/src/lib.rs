@@ -21,6 +21,7 @@ mod error;
 mod files;
 mod guard;
 mod hands;
+pub mod hold;
 pub mod ledger;
 mod lock;
 mod log;
@@ -124,6 +125,11 @@ impl<'a> Journal<'a> {
 /// Reads the log without the lock and without making anything: for `thruway log` and the doctor.
 pub fn read_log(root: &Root) -> Result<Vec<Transaction>, Error> {
     store::read_only(root)
+}
+
+/// Who is changing the machine right now, where somebody is: `process 4711`.
+pub fn busy(root: &Root) -> Option<String> {
+    lock::holding(root.path())
 }
 
 /// Files that are no longer as the applied changes in this log left them: edited, replaced or removed since.

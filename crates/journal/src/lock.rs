@@ -47,6 +47,18 @@ pub(crate) fn take(dir: &OwnedFd) -> Result<std::fs::File, Error> {
     }))
 }
 
+/// Who has the lock, without making or keeping anything.
+pub(crate) fn holding(root: &Path) -> Option<String> {
+    let file = std::fs::File::open(root.join(&STATE_DIR[1..]).join("lock")).ok()?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => {
+            Some(holder(&file).map_or_else(|| "another thruway".to_owned(), |pid| format!("process {pid}")))
+        }
+        // let go with the file
+        _ => None,
+    }
+}
+
 /// The number in the lock file, where a process of this number lives.
 fn holder(file: &std::fs::File) -> Option<u32> {
     let mut bytes = [0; 32];

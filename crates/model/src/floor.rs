@@ -69,6 +69,9 @@ pub struct Intent {
     /// Which Jellyfin and which card, where that is not to be inferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jellyfin: Option<JellyfinWish>,
+    /// Whose change it is: the id of a way that `thruway up` walks. No planner heeds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// Which Jellyfin is to be fitted to which card.
@@ -139,6 +142,12 @@ pub enum Handover {
     /// Now, back to the driver that had it.
     Back,
 }
+
+/// What an outcome waits for that only a boot brings.
+pub const A_REBOOT: &str = "a reboot of this machine";
+
+/// How that begins which only a VM's next start brings: its title follows.
+pub const A_VM_START: &str = "a stop and start of ";
 
 /// One thing a plan promised, looked at again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

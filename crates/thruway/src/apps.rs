@@ -10,6 +10,7 @@ use model::{Intent, JellyfinWish, Layer};
 use crate::change::{self, Go};
 use crate::cli::{GiveTo, Global, JellyfinVerb, ServerArgs, UndoArgs};
 use crate::jellyfin_api::{self, Remote};
+use crate::stands;
 use crate::target::Target;
 use crate::{DONE, say};
 
@@ -31,14 +32,14 @@ pub fn jellyfin(global: &Global, verb: JellyfinVerb) -> anyhow::Result<u8> {
         }
         JellyfinVerb::Verify { server } => {
             let (target, _) = open(global, &server, None)?;
-            change::verified(global, &target, &FLOOR)
+            stands::verified(global, &target, &FLOOR)
         }
         JellyfinVerb::Undo { number, server, yes, dry_run } => {
             let (target, _) = open(global, &server, None)?;
-            change::undone(global, &target, &UndoArgs { number, yes, dry_run }, &FLOOR)
+            stands::undone(global, &target, &UndoArgs { number, by: None, yes, dry_run }, &FLOOR)
         }
         JellyfinVerb::Give { to, card } => give(global, to, card.as_deref()),
-        JellyfinVerb::Log { url } => change::log_page(global, &jellyfin_api::log(&url)?),
+        JellyfinVerb::Log { url } => stands::log_page(global, &jellyfin_api::log(&url)?),
     }
 }
 

@@ -11,6 +11,7 @@ mod serve;
 mod stress;
 mod top;
 mod trial;
+mod up;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
 pub use top::TopArgs;
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
+pub use up::{DownArgs, FleetArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -235,6 +237,17 @@ pub enum Command {
     Verify,
     /// Take the newest change (or change N) back
     Undo(UndoArgs),
+    /// Take a GPU the whole way, from slot to app, by one file: over ssh, floor by floor
+    #[command(long_about = up::UP)]
+    Up(UpArgs),
+    /// Take all that up did back, last floor first
+    #[command(long_about = up::DOWN)]
+    Down(DownArgs),
+    /// The file that up walks by: made by asking and looking, shown, drawn
+    Way {
+        #[command(subcommand)]
+        verb: WayVerb,
+    },
     /// List the changes made to this machine
     Log,
     /// Judge the boot that a change waited for: what the boot guard's unit runs (plan --guard)
@@ -445,6 +458,9 @@ pub struct WishArgs {
     /// With --guard: where thruway lies on that machine; without it, where this program lies here
     #[arg(long, value_name = "PATH", requires = "guard")]
     pub guard_program: Option<PathBuf>,
+    /// Whose change this is: what `thruway up` puts on what it does
+    #[arg(long, value_name = "ID", hide = true)]
+    pub by: Option<String>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -520,6 +536,9 @@ pub struct UndoArgs {
     /// The change's number in `thruway log`; without it, the newest
     #[arg(value_name = "N")]
     pub number: Option<u64>,
+    /// All changes that bear this id, newest first: what `thruway down` takes back
+    #[arg(long, value_name = "ID", hide = true, conflicts_with = "number")]
+    pub by: Option<String>,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,

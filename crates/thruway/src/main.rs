@@ -32,12 +32,14 @@ mod record;
 mod serve;
 mod smi;
 mod specs;
+mod stands;
 mod status;
 mod stress;
 mod target;
 mod top;
 mod topo;
 mod trial;
+mod up;
 mod vms;
 mod watch;
 mod way;
@@ -116,9 +118,12 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Assign(args) => assign::assign(global, &args),
         Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
-        Command::Verify => change::verify(global, &Layer::ALL),
-        Command::Undo(args) => change::undo(global, &args, &Layer::ALL),
-        Command::Log => change::log(global),
+        Command::Verify => stands::verify(global, &Layer::ALL),
+        Command::Undo(args) => stands::undo(global, &args, &Layer::ALL),
+        Command::Up(args) => up::up(global, &args),
+        Command::Down(args) => up::down(global, &args),
+        Command::Way { verb } => up::way(global, &verb),
+        Command::Log => stands::log(global),
         Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
         Command::Explain { log: Some(path), .. } => {
@@ -167,9 +172,9 @@ fn floor(global: &Global, layer: Layer, verb: Verb) -> anyhow::Result<u8> {
         Verb::Doctor => doctor(global, Some(layer)),
         Verb::Plan(args) => change::plan(global, &args, &layers),
         Verb::Apply(args) => change::apply(global, &args, &layers),
-        Verb::Verify => change::verify(global, &layers),
+        Verb::Verify => stands::verify(global, &layers),
         Verb::Status => status::status(global, layer),
-        Verb::Undo(args) => change::undo(global, &args, &layers),
+        Verb::Undo(args) => stands::undo(global, &args, &layers),
     }
 }
 

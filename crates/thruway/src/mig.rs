@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::change::{self, Go};
 use crate::cli::{Global, MigCards, MigVerb, MigWish, UndoArgs};
 use crate::paint::{Page, Tone, paint};
+use crate::stands;
 use crate::target::Target;
 use crate::{DONE, FOUND, say};
 
@@ -232,8 +233,8 @@ fn undo(global: &Global, yes: bool, dry_run: bool) -> anyhow::Result<u8> {
         say("No cut of thruway's stands on this machine.\n")?;
         return Ok(DONE);
     };
-    let args = UndoArgs { number: Some(made.number), yes, dry_run };
-    change::undo(global, &args, &model::Layer::ALL)
+    let args = UndoArgs { number: Some(made.number), by: None, yes, dry_run };
+    stands::undo(global, &args, &model::Layer::ALL)
 }
 
 /// At boot, before anything uses the cards. Each is told; one that fails does not keep the others.

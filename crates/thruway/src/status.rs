@@ -4,9 +4,9 @@ use gpu::promises;
 use machine::Kind;
 use model::{Layer, Presence};
 
-use crate::change::Stands;
 use crate::cli::Global;
 use crate::paint::{Page, Tone, paint};
+use crate::stands::Stands;
 use crate::target::Target;
 use crate::way::Way;
 use crate::{gpus, say};

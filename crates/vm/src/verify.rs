@@ -44,7 +44,7 @@ fn has_card(facts: &Facts, vm: &Vm, card: &Card) -> Outcome {
         (_, Some((key, value, line))) => {
             let value = format!("{key}: {}", value.as_deref().unwrap_or_default());
             evidence.push(Evidence { source: vm.source(*line), value });
-            OutcomeState::Pending(format!("a stop and start of {}", vm.title()))
+            OutcomeState::Pending(format!("{}{}", model::A_VM_START, vm.title()))
         }
         _ if named == 0 => {
             evidence.push(Evidence { source: vm.source(None), value: "no line names it".into() });
@@ -67,7 +67,7 @@ fn has_card(facts: &Facts, vm: &Vm, card: &Card) -> Outcome {
                 OutcomeState::Unknown(format!("the process {pid} was given its devices as descriptors"))
             } else {
                 evidence.push(Evidence { source, value: "no vfio-pci device with that address".into() });
-                OutcomeState::Pending(format!("a stop and start of {}", vm.title()))
+                OutcomeState::Pending(format!("{}{}", model::A_VM_START, vm.title()))
             }
         }
     };
@@ -88,7 +88,7 @@ fn told(facts: &Facts, vm: &Vm, tell: Tell) -> Outcome {
         Running::No => OutcomeState::Pending(format!("a start of {}", vm.title())),
         Running::Unknown(reason) => OutcomeState::Unknown(format!("the process of {}: {reason}", vm.title())),
         Running::Yes { args, .. } if args.hints.iter().eq(vm.hints.iter().map(|one| &one.value)) => OutcomeState::Held,
-        Running::Yes { .. } => OutcomeState::Pending(format!("a stop and start of {}", vm.title())),
+        Running::Yes { .. } => OutcomeState::Pending(format!("{}{}", model::A_VM_START, vm.title())),
     };
     let what = if tell == Tell::Nothing { "nothing of where its cards sit" } else { "where its cards sit" };
     Outcome { says: format!("{} tells its guest {what}", vm.title()), state, evidence }
@@ -103,7 +103,7 @@ fn machine(vm: &Vm) -> Outcome {
     let mut evidence = vec![Evidence { source: vm.source(line), value }];
     let waits = vm.pending.iter().any(|(key, _, _)| key == "machine" || key == "bios");
     let state = match &vm.running {
-        _ if waits => OutcomeState::Pending(format!("a stop and start of {}", vm.title())),
+        _ if waits => OutcomeState::Pending(format!("{}{}", model::A_VM_START, vm.title())),
         Running::No => OutcomeState::Pending(format!("a start of {}", vm.title())),
         Running::Unknown(reason) => OutcomeState::Unknown(format!("the process of {}: {reason}", vm.title())),
         Running::Yes { pid, args } => {
@@ -116,7 +116,7 @@ fn machine(vm: &Vm) -> Outcome {
             if is.contains("q35") == vm.q35 && uefi == vm.uefi {
                 OutcomeState::Held
             } else {
-                OutcomeState::Pending(format!("a stop and start of {}", vm.title()))
+                OutcomeState::Pending(format!("{}{}", model::A_VM_START, vm.title()))
             }
         }
     };

@@ -7,7 +7,7 @@ use super::{cmdline, targets};
 use crate::cruft::{Leftover, Remove};
 use crate::facts::{Facts, Place, Target, is_vfio};
 
-const REBOOT: &str = "a reboot of this machine";
+use model::A_REBOOT as REBOOT;
 
 /// Looks again at each thing that [`super::plan`] promises for this intent.
 pub fn verify(facts: &Facts, intent: &Intent) -> Vec<Outcome> {
