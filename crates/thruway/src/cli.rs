@@ -598,6 +598,8 @@ pub struct DemoArgs {
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LabArgs {
+    #[command(subcommand)]
+    pub verb: Option<LabVerb>,
     /// A whole Debian host: GRUB, doctor, plan, apply, reboot, verify, undo, reboot; minutes, and root the first time
     #[arg(long, conflicts_with = "nested")]
     pub full: bool,
@@ -605,9 +607,24 @@ pub struct LabArgs {
     #[arg(long)]
     pub nested: bool,
     /// Keep the downloaded packages and the Debian disk here; without it, thruway/lab in the user's cache
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub cache: Option<PathBuf>,
-    /// Give up when the machine has run so long [default: 150, with --nested 400, with --full 1800]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=7200))]
+    /// Give up when the machine has run so long [default: 150, with --nested 400, with --full 1800, up 2400, up --cut 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=7200), global = true)]
     pub limit: Option<u64>,
+}
+
+#[derive(Subcommand, Debug, Clone)]
+pub enum LabVerb {
+    /// The whole way by `thruway up` over SSH: host, reboot, VM, guest, container; then `thruway down`. Minutes, and root
+    /// the first time
+    Up {
+        /// Cut the host's power once while `thruway up` is at work, and go up again: so many seconds after its start, or
+        /// when chance has it
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+        cut: Option<Option<u64>>,
+        /// Where the simulated driver's libraries are (libsimnvml.so and its sisters); without it, beside this program
+        #[arg(long, value_name = "DIR")]
+        libraries: Option<PathBuf>,
+    },
 }

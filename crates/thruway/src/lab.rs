@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use sim::lab::{Ended, Event, Form, Options, Report, Step};
 
-use crate::cli::{Global, LabArgs};
+use crate::cli::{Global, LabArgs, LabVerb};
 use crate::paint::{Page, Tone, paint};
 use crate::say;
 
@@ -22,15 +22,24 @@ pub fn lab(global: &Global, args: &LabArgs) -> anyhow::Result<u8> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot watch for ctrl-C")?;
     }
-    let form = match (args.full, args.nested) {
-        (true, _) => Form::Full,
-        (false, true) => Form::Nested,
-        (false, false) => Form::Short,
+    let (mut libraries, mut cut_after) = (None, None);
+    let form = match (&args.verb, args.full, args.nested) {
+        (Some(_), true, _) | (Some(_), _, true) => bail!("lab up is a form of its own: leave --full and --nested away"),
+        (Some(LabVerb::Up { cut, libraries: dir }), ..) => {
+            libraries.clone_from(dir);
+            cut_after = cut.flatten().map(Duration::from_secs);
+            if cut.is_some() { Form::UpCut } else { Form::Up }
+        }
+        (None, true, _) => Form::Full,
+        (None, false, true) => Form::Nested,
+        (None, false, false) => Form::Short,
     };
     let options = Options {
         form,
         thruway: std::env::current_exe().context("cannot find this program's own file")?,
         cache: cache(args)?,
+        libraries,
+        cut_after,
         limit: args.limit.map_or(form.limit(), Duration::from_secs),
         interrupted,
     };

@@ -16,8 +16,10 @@ use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 use super::{Event, LabError, parts};
 
 const SUITE: &str = "bookworm";
-const PACKAGES: &str =
-    "systemd,systemd-sysv,udev,dbus,kmod,pciutils,initramfs-tools,zstd,linux-image-amd64,grub-pc,grub2-common";
+/// The last line is for `up`: what a host with VMs has, and runc for the guest, which is made of this tree's programs.
+const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,kmod,pciutils,initramfs-tools,zstd,linux-image-amd64,grub-pc,\
+                        grub2-common,iproute2,\
+                        openssh-server,sudo,libvirt-daemon-system,libvirt-clients,qemu-system-x86,runc";
 /// grub-pc asks for a disk that a tree has not; the modules that the first boot needs are named, since there is no root
 /// file system in sight from which they could be derived.
 const HOOK: &str = r#"set -e
@@ -30,7 +32,7 @@ const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bi
                         huge_file,dir_nlink,extra_isize,metadata_csum";
 const UUID: &str = "7e570000-1ab0-4000-8000-000000000001";
 /// Whole megabytes; the file is sparse.
-const MEGABYTES: u64 = 2000;
+const MEGABYTES: u64 = 3000;
 const SECTOR: u64 = 512;
 /// Where the only partition begins; before it there is room for GRUB.
 const FIRST_SECTOR: u64 = 2048;
@@ -40,9 +42,31 @@ const TOOLS_LABEL: &str = "thruway-lab";
 /// them it translates a library's code anew for each process, and forgets all addresses at each system call.
 const ARGUMENTS: &str = "console=ttyS0 systemd.show_status=no norandmaps nokaslr mitigations=off intel_iommu=off";
 
-/// Files of the host, with the staged trouble: the IOMMU is switched off, and a VM is to have the card.
+/// How its SSH server is reached: by one key, and with a host key that is known before it runs.
+const SSHD: &str = "HostKey /run/thruway-lab-ssh/host_key\nAuthorizedKeysFile /run/thruway-lab-ssh/authorized_keys\n\
+                    PasswordAuthentication no\nUseDNS no\n";
+/// What installs itself to run at boot, and does not: the full form has no use for it, `up` starts what it needs.
+const STILL: &[&str] = &[
+    "ssh.service",
+    "libvirtd.service",
+    "libvirtd.socket",
+    "libvirtd-ro.socket",
+    "libvirtd-admin.socket",
+    "libvirt-guests.service",
+    "virtlogd.socket",
+    "virtlogd-admin.socket",
+    "virtlockd.socket",
+    "virtlockd-admin.socket",
+];
+/// The user who comes in by SSH, and becomes root by sudo without a password.
+pub const USER: &str = "lab";
+/// What the guest of `up` is made of beside this machine's own programs: its SSH server, and the runtime of its containers.
+const GUEST: &[&str] = &["/usr/sbin/sshd", "/usr/lib/openssh/sftp-server", "/usr/sbin/runc"];
+
+/// Files of the host, with the staged trouble: the IOMMU is switched off.
 const FILES: &[(&str, &str)] = &[
     ("/etc/hostname", "lab\n"),
+    ("/etc/hosts", "127.0.0.1 localhost\n127.0.1.1 lab\n"),
     ("/etc/machine-id", "7e5700001ab040008000000000000001\n"),
     // Without these, the first boot compiles the hardware database, which takes minutes here.
     ("/etc/.updated", ""),
@@ -58,38 +82,17 @@ const FILES: &[(&str, &str)] = &[
     ),
     // update-initramfs takes a minute so, and more than five with Debian's own.
     ("/etc/initramfs-tools/conf.d/thruway-lab", "MODULES=dep\nCOMPRESS=gzip\nCOMPRESSLEVEL=1\n"),
-    (
-        "/etc/libvirt/qemu/jellyfin.xml",
-        "<domain type='kvm'>
-  <name>jellyfin</name>
-  <os firmware='efi'>
-    <type arch='x86_64' machine='q35'>hvm</type>
-  </os>
-  <cpu mode='host-passthrough'/>
-  <devices>
-    <memballoon model='none'/>
-    <hostdev mode='subsystem' type='pci' managed='yes'>
-      <source>
-        <address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
-      </source>
-      <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0' multifunction='on'/>
-    </hostdev>
-    <hostdev mode='subsystem' type='pci' managed='yes'>
-      <source>
-        <address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/>
-      </source>
-      <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x1'/>
-    </hostdev>
-  </devices>
-</domain>
-",
-    ),
+    // Its daemon stays, once it was started.
+    ("/etc/default/libvirtd", "LIBVIRTD_ARGS=\"\"\n"),
+    // Who may come in is said at each boot, by keys that are made for each run.
+    ("/etc/ssh/sshd_config.d/thruway-lab.conf", SSHD),
+    ("/etc/sudoers.d/lab", "lab ALL=(ALL:ALL) NOPASSWD: ALL\n"),
     (
         "/etc/systemd/system/thruway-lab.service",
         "[Unit]\nDescription=thruway's lab\n\n[Service]\n\
          ExecStartPre=/bin/mkdir -p /run/thruway-lab\n\
          ExecStartPre=/bin/mount -o ro LABEL=thruway-lab /run/thruway-lab\n\
-         ExecStart=/bin/sh /run/thruway-lab/full.sh\n",
+         ExecStart=/bin/sh /run/thruway-lab/boot.sh\n",
     ),
 ];
 /// Links of the host. The console is the script's alone, and nothing else is to run beside it.
@@ -104,26 +107,31 @@ pub struct Host {
     pub image: PathBuf,
     /// Its kernel, as `uname -r` prints it.
     pub release: String,
+    /// A directory with what the guest of `up` is made of: programs and libraries of the same Debian, by their paths.
+    pub guest: PathBuf,
 }
 
 /// The host's disk, from the cache or freshly made. The cache's name has the digest of all that is said above, so that
 /// another thruway's disk is never taken for this one's.
 pub fn host(cache: &Path, interrupted: &AtomicBool, tell: &mut dyn FnMut(Event)) -> Result<Host, LabError> {
-    let recipe = format!("{SUITE} {PACKAGES} {HOOK} {FEATURES} {UUID} {MEGABYTES} {ARGUMENTS} {FILES:?} {LINKS:?}");
+    let recipe = format!(
+        "{SUITE} {PACKAGES} {HOOK} {FEATURES} {UUID} {MEGABYTES} {ARGUMENTS} {FILES:?} {LINKS:?} {STILL:?} \
+         {USER} {GUEST:?}"
+    );
     let place = cache.join(format!("debian-host-{}", Digest::of(recipe.as_bytes()).short()));
     if !place.is_dir() {
         make(cache, &place, interrupted, tell)?;
     }
     let release = place.join("release");
     let release = std::fs::read_to_string(&release).map_err(LabError::io(release.display().to_string()))?;
-    Ok(Host { image: place.join("disk.img"), release })
+    Ok(Host { image: place.join("disk.img"), release, guest: place.join("guest") })
 }
 
 fn make(cache: &Path, place: &Path, interrupted: &AtomicBool, tell: &mut dyn FnMut(Event)) -> Result<(), LabError> {
     if !geteuid().is_root() {
         return Err(LabError::Unfit(format!(
-            "the full lab's Debian disk is not in the cache, and to make it needs root: run `sudo thruway lab --full \
-             --cache {}` once; later runs with that cache need no root",
+            "the lab's Debian disk is not in the cache, and to make it needs root: run `sudo thruway lab --full \
+             --cache {}` (or lab up) once; later runs with that cache need no root",
             cache.display()
         )));
     }
@@ -156,6 +164,7 @@ fn make(cache: &Path, place: &Path, interrupted: &AtomicBool, tell: &mut dyn FnM
     let fresh = part.path().join("fresh");
     std::fs::create_dir(&fresh).map_err(LabError::io(fresh.display().to_string()))?;
     write(&fresh.join("release"), release.as_bytes())?;
+    programs(&tree, &fresh.join("guest"))?;
     image(&tree, &fresh.join("disk.img"), interrupted)?;
     match std::fs::rename(&fresh, place) {
         Ok(()) => Ok(()),
@@ -181,6 +190,22 @@ fn furnish(tree: &Path) -> Result<String, LabError> {
         parent(&path)?;
         symlink(to, &path).map_err(LabError::io(path.display().to_string()))?;
     }
+    // A key that every copy of the disk has is nobody's.
+    let kinds = ["rsa", "ecdsa", "ed25519"];
+    let keys = kinds.iter().flat_map(|kind| ["", ".pub"].map(|end| format!("/etc/ssh/ssh_host_{kind}_key{end}")));
+    // And libvirt's own network wants a DHCP server, which is not there.
+    for path in keys.chain(["/etc/libvirt/qemu/networks/autostart/default.xml".to_owned()]) {
+        match std::fs::remove_file(inside(&path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LabError::io(path)(error)),
+            _ => {}
+        }
+    }
+    let sudoers = inside("/etc/sudoers.d/lab");
+    std::fs::set_permissions(&sudoers, std::fs::Permissions::from_mode(0o440))
+        .map_err(LabError::io(sudoers.display().to_string()))?;
+    let within = |command: &[&str]| parts::run(Command::new("chroot").arg(tree).args(command), "coreutils");
+    within(&["useradd", "--create-home", "--shell", "/bin/bash", USER])?;
+    within(&[&["systemctl", "disable", "--quiet"], STILL].concat())?;
     // The first one by hand: update-grub looks at disks, and there is none yet.
     let first = format!(
         "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\n\
@@ -202,6 +227,19 @@ fn furnish(tree: &Path) -> Result<String, LabError> {
     grub.arg(tree).args(["grub-mkimage", "-O", "i386-pc", "-o", "/tmp/core.img", "-p", "(hd0,msdos1)/boot/grub"]);
     parts::run(grub.args(["biosdisk", "part_msdos", "ext2"]), "coreutils")?;
     Ok(release)
+}
+
+/// Copies the guest's programs and all that they load out of the tree, by their paths in it.
+fn programs(tree: &Path, to: &Path) -> Result<(), LabError> {
+    for program in GUEST {
+        let mut ldd = Command::new("chroot");
+        let listed = parts::run(ldd.arg(tree).args(["ldd", program]), "coreutils")?;
+        for path in listed.lines().filter_map(parts::library).chain([*program]) {
+            let path = path.trim_start_matches('/');
+            write(&to.join(path), &parts::bytes(&tree.join(path))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Lays the tree out on a disk: master boot record, GRUB in the gap behind it, one partition.
@@ -251,7 +289,7 @@ pub fn tools(
     files: &[(String, Vec<u8>)],
 ) -> Result<PathBuf, LabError> {
     let tree = dir.join("tools");
-    write(&tree.join("full.sh"), script.as_bytes())?;
+    write(&tree.join("boot.sh"), script.as_bytes())?;
     let mut size = 0;
     let mut add = |content: &[u8], to: PathBuf| {
         size += content.len() as u64;
@@ -340,7 +378,7 @@ mod tests {
         assert_eq!(record[446], 0x80);
         assert_eq!(record[450], 0x83);
         assert_eq!(&record[454..458], &2048_u32.to_le_bytes());
-        assert_eq!(&record[458..462], &(2000 * 2048_u32 - 2048).to_le_bytes());
+        assert_eq!(&record[458..462], &(3000 * 2048_u32 - 2048).to_le_bytes());
         assert!(super::record(&[0; 512], &vec![0; 1 << 20]).is_err(), "it would run into the partition");
         assert!(super::record(&[0; 100], b"core").is_err());
     }

@@ -8,6 +8,8 @@ use super::{Event, LabError, Options, disk, nested, parts};
 
 /// What the guest runs at each of its boots.
 const SCRIPT: &str = include_str!("full.sh");
+/// The VM that is to have the card.
+const DOMAIN: &str = include_str!("full.xml");
 
 /// Every step of the script, in order: its id and what it shows.
 pub const STEPS: &[(&str, &str)] = &[
@@ -53,6 +55,7 @@ pub fn prepare(options: &Options, dir: &Path, tell: &mut dyn FnMut(Event)) -> Re
     let mut files = vec![
         ("guest/vmlinuz".to_owned(), parts::bytes(&inner.image)?),
         ("guest/initramfs".to_owned(), nested::guest(&busybox, &thruway)?),
+        ("jellyfin.xml".to_owned(), DOMAIN.as_bytes().to_vec()),
     ];
     for file in nested::FILES {
         files.push((format!("share/{}", file.rsplit('/').next().unwrap_or(file)), nested::firmware(file)?));

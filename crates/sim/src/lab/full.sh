@@ -109,6 +109,7 @@ guest() {
 }
 
 first() {
+    install -m 600 "$tools/jellyfin.xml" /etc/libvirt/qemu/jellyfin.xml
     # Kernel and udev make the node of vfio itself for its module's sake, loaded or not.
     nodes >"$state/nodes"
     words /proc/cmdline >"$state/cmdline"

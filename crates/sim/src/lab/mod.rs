@@ -1,8 +1,9 @@
 //! The lab: stock QEMU boots a Debian kernel in which the real thruway runs against a fake NVIDIA card. The card is
 //! served by this very process over QEMU's multi-process proxy, so no hardware and no KVM is needed.
 //!
-//! It has two forms. The short one is a kernel with an initramfs: a card goes to vfio-pci and back, in seconds. The full
-//! one is a Debian host on a disk with its own GRUB: doctor, plan, apply, reboot, verify, undo, reboot.
+//! The short form is a kernel with an initramfs: a card goes to vfio-pci and back, in seconds. The nested one gives it to a
+//! guest. The full one is a Debian host on a disk with its own GRUB: doctor, plan, apply, reboot, verify, undo, reboot. `up`
+//! is such a host, reached by SSH, with libvirt, a guest of its own and a container in that.
 //!
 //! Everything shown of it is simulated: what the kernel does (IOMMU groups, vfio-pci, sysfs) is real, the machine is
 //! QEMU's and the card is ours.
@@ -23,6 +24,7 @@ mod parts;
 mod progress;
 mod qemu;
 mod serial;
+mod up;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +51,10 @@ pub enum Form {
     Nested,
     /// A Debian host that boots through its own GRUB, three times. Minutes.
     Full,
+    /// The whole way by `thruway up` over SSH, through VM and guest into a container, and back by `thruway down`. Minutes.
+    Up,
+    /// The same, with the host's power cut once while up is at work.
+    UpCut,
 }
 
 impl Form {
@@ -58,6 +64,8 @@ impl Form {
             Form::Short => STEPS,
             Form::Nested => nested::STEPS,
             Form::Full => full::STEPS,
+            Form::Up => up::STEPS,
+            Form::UpCut => up::CUT_STEPS,
         }
     }
 
@@ -67,7 +75,8 @@ impl Form {
             Form::Short => 60,
             // A kernel boots in an emulator in an emulator.
             Form::Nested => 180,
-            Form::Full => 600,
+            // Over SSH much is done of which the console says nothing.
+            Form::Full | Form::Up | Form::UpCut => 600,
         })
     }
 
@@ -77,6 +86,8 @@ impl Form {
             Form::Short => 150,
             Form::Nested => 400,
             Form::Full => 1800,
+            Form::Up => 2400,
+            Form::UpCut => 3600,
         })
     }
 }
@@ -88,6 +99,10 @@ pub struct Options {
     pub thruway: PathBuf,
     /// Where downloaded packages are kept from one run to the next.
     pub cache: PathBuf,
+    /// The directory of the simulated driver's libraries (the form `Up`); without it, where cargo builds them.
+    pub libraries: Option<PathBuf>,
+    /// So long after up's start the power is cut (the form `UpCut`); without it, chance decides.
+    pub cut_after: Option<Duration>,
     /// From QEMU's start to its end.
     pub limit: Duration,
     /// Set from outside (a signal) to end the lab early.
@@ -199,15 +214,25 @@ pub fn run(options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Report, Lab
     let began = Instant::now();
     let qemu = qemu::version()?;
     let dir = tempfile::Builder::new().prefix("thruway-lab-").tempdir().map_err(LabError::io("temporary directory"))?;
-    let (kernel, boot) = match options.form {
-        Form::Short => short(options, dir.path(), tell)?,
-        Form::Nested => nested::prepare(options, dir.path(), tell)?,
-        Form::Full => full::prepare(options, dir.path(), tell)?,
+    let prepared = match options.form {
+        Form::Short => Some(short(options, dir.path(), tell)?),
+        Form::Nested => Some(nested::prepare(options, dir.path(), tell)?),
+        Form::Full => Some(full::prepare(options, dir.path(), tell)?),
+        // Its disks are written to: made for each attempt.
+        Form::Up | Form::UpCut => None,
     };
     let mut attempt = 1;
-    // What is booted is not written to, so that another attempt begins as the first did.
     loop {
-        let report = Report { attempts: attempt, ..watch(options, &kernel, &qemu, &boot, tell)? };
+        let report = match &prepared {
+            // What is booted is not written to, so that another attempt begins as the first did.
+            Some((kernel, boot)) => watch(options, kernel, &qemu, boot, tell)?,
+            None => {
+                let own = dir.path().join(attempt.to_string());
+                std::fs::create_dir(&own).map_err(LabError::io(own.display().to_string()))?;
+                up::run(options, &own, &qemu, tell)?
+            }
+        };
+        let report = Report { attempts: attempt, ..report };
         let why = match report.ended {
             Ended::Crashed => "QEMU crashed",
             Ended::Silent => "the guest fell silent",

@@ -138,12 +138,16 @@ pub fn libraries(program: &Path) -> Result<Vec<String>, LabError> {
 }
 
 /// `libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x...)`, `/lib64/ld-linux-x86-64.so.2 (0x...)`; the vdso has no path.
-fn library(line: &str) -> Option<&str> {
+pub fn library(line: &str) -> Option<&str> {
     line.split_whitespace().find(|word| word.starts_with('/'))
 }
 
 pub fn bytes(path: &Path) -> Result<Vec<u8>, LabError> {
     std::fs::read(path).map_err(LabError::io(path.display().to_string()))
+}
+
+pub fn text(path: &Path) -> Result<String, LabError> {
+    std::fs::read_to_string(path).map_err(LabError::io(path.display().to_string()))
 }
 
 /// A copy of a program below this directory without its symbols, which a debug build has many of; the program itself

@@ -28,6 +28,11 @@ impl Progress {
         self.boots + u32::from(before_the_kernel)
     }
 
+    /// The machine starts anew without a word: its power was cut.
+    pub fn restarted(&mut self) {
+        self.last = Some(RESTART);
+    }
+
     /// Takes a line of the console; answers with what the machine does now, where that is news.
     pub fn hear(&mut self, line: &str) -> Option<&'static str> {
         let (mark, (_, what)) = MARKS.iter().enumerate().find(|(_, (text, _))| line.contains(text))?;
@@ -72,6 +77,9 @@ mod tests {
         assert_eq!(progress.boots(), 2);
         assert!(progress.hear("Linux version 6.1").is_some());
         assert_eq!(progress.boots(), 2);
+        progress.restarted();
+        assert!(progress.hear("Loading Linux 6.1.0-56-amd64 ...").is_some());
+        assert_eq!(progress.boots(), 3);
     }
 
     #[test]

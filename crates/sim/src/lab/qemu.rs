@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -54,6 +54,18 @@ pub enum Boot {
     /// A disk's own boot loader, through reboots, with a second disk for what is not Debian's. Neither is written to:
     /// what the guest writes goes to a temporary file in `scratch`.
     Disk { root: PathBuf, tools: PathBuf, scratch: PathBuf },
+    /// The same with a root that is written to (qcow2) and outlives QEMU, a disk for a guest, and a network that reaches
+    /// nothing: only this port of this machine leads to the host's SSH.
+    Kept { root: PathBuf, tools: PathBuf, guest: PathBuf, port: u16 },
+}
+
+/// A disk in QEMU's words. What it writes may stay in this machine's memory: a kill of QEMU loses none of that.
+fn drive(command: &mut Command, id: &str, form: &str, file: &Path) {
+    // In a QEMU option a comma is written twice.
+    let file = file.display().to_string().replace(',', ",,");
+    command.arg("-drive").arg(format!("if=none,id={id},format={form},cache=unsafe,file={file}"));
+    let first = if id == "root" { ",bootindex=0" } else { "" };
+    command.arg("-device").arg(format!("virtio-blk-pci,drive={id},serial={id}{first}"));
 }
 
 impl Boot {
@@ -61,6 +73,7 @@ impl Boot {
         match self {
             Boot::Kernel { memory, .. } => memory,
             Boot::Disk { .. } => "2G",
+            Boot::Kept { .. } => "3G",
         }
     }
 
@@ -69,7 +82,7 @@ impl Boot {
     fn accelerator(&self) -> &'static str {
         match self {
             Boot::Kernel { .. } => "tcg",
-            Boot::Disk { .. } => "tcg,tb-size=64",
+            Boot::Disk { .. } | Boot::Kept { .. } => "tcg,tb-size=64",
         }
     }
 
@@ -85,17 +98,21 @@ impl Boot {
             }
             Boot::Disk { root, tools, scratch } => {
                 command.args(HOST);
-                for (id, file) in [("root", root), ("tools", tools)] {
-                    // In a QEMU option a comma is written twice.
-                    let file = file.display().to_string().replace(',', ",,");
-                    let cache = "format=raw,snapshot=on,cache=unsafe";
-                    command.arg("-drive").arg(format!("if=none,id={id},{cache},file={file}"));
-                    let first = if id == "root" { ",bootindex=0" } else { "" };
-                    command.arg("-device").arg(format!("virtio-blk-pci,drive={id}{first}"));
-                }
+                drive(command, "root", "raw,snapshot=on", root);
+                drive(command, "tools", "raw,snapshot=on", tools);
                 // Otherwise the first seconds of a boot wait for randomness.
                 command.args(["-device", "virtio-rng-pci"]);
                 command.env("TMPDIR", scratch);
+            }
+            Boot::Kept { root, tools, guest, port } => {
+                command.args(HOST);
+                drive(command, "root", "qcow2", root);
+                drive(command, "tools", "raw,readonly=on", tools);
+                drive(command, "guest", "raw", guest);
+                command.args(["-device", "virtio-rng-pci", "-netdev"]);
+                command.arg(format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:22"));
+                // Without its ROM, which would look for something to boot from.
+                command.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
             }
         }
     }
@@ -191,7 +208,8 @@ impl Machine {
         last
     }
 
-    fn kill(&mut self) {
+    /// Ends QEMU at once, and all that it started.
+    pub fn kill(&mut self) {
         // Only a child that was not waited for still owns its number.
         if let Ok(None) = self.child.try_wait() {
             if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
@@ -209,7 +227,7 @@ impl Drop for Machine {
 }
 
 /// Reads lines to the end, in a thread of its own.
-fn listen(from: impl Read + Send + 'static) -> Receiver<String> {
+pub fn listen(from: impl Read + Send + 'static) -> Receiver<String> {
     let (lines, heard) = channel();
     std::thread::spawn(move || read_lines(from, &lines));
     heard

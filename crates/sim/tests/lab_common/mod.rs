@@ -14,7 +14,15 @@ pub fn options(form: Form) -> Option<Options> {
         println!("SKIP: thruway is not built; run cargo build -p thruway");
         return None;
     };
-    Some(Options { form, cache: cache(), thruway, limit: form.limit(), interrupted: Arc::new(AtomicBool::new(false)) })
+    Some(Options {
+        form,
+        cache: cache(),
+        libraries: None,
+        cut_after: None,
+        thruway,
+        limit: form.limit(),
+        interrupted: Arc::new(AtomicBool::new(false)),
+    })
 }
 
 /// The lab's report; `None`, said, where the lab cannot be made here.
