@@ -34,7 +34,7 @@ pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
 pub use top::TopArgs;
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
-pub use up::{DownArgs, FleetArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
+pub use up::{DownArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
 pub use wish::{ApplyArgs, GuardWish, HintWish, PlanArgs, RuntimeWish, UndoArgs, WishArgs};
 
 #[derive(Parser, Debug)]
