@@ -24,7 +24,7 @@ for place in one another/and-longer; do
     cd "$work/$place"
     scripts/build.sh
     if command -v cargo-deb >/dev/null; then
-      scripts/deb.sh
+      scripts/deb.sh --here
     else
       echo "$0: cargo-deb is not installed: the package is not compared" >&2
       scripts/package-files.sh target/release target/release/package

@@ -4,7 +4,7 @@
     scripts/sbom.py --sbom FILE --licences FILE
 
 Asks cargo for what the four programs are linked with on x86-64 Linux: no tests, no build scripts, no macros. Checksums are
-Cargo.lock's. It ends with status 1 where a crate has no licence, no text of one, or no checksum. The same source gives the same bytes.
+Cargo.lock's. It ends with status 1 where a crate has no licence or no checksum. The same source gives the same bytes.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def reference(crate):
 
 def component(crate, package, checksum, bad):
     made = {"type": "library", "bom-ref": reference(crate), "name": crate[0], "version": crate[1], "purl": reference(crate)}
-    licence = (package["license"] or "").replace("/", " OR ")
+    licence = " ".join((package["license"] or "").replace("/", " OR ").split())
     if licence:
         made["licenses"] = [{"expression": licence}]
     else:
@@ -76,13 +76,16 @@ def texts(package):
 
 
 def licences(crates, packages):
-    """Each text once, with the crates that are under it."""
+    """Each text once, with the crates of others that are under it."""
     by_text, none = {}, []
     for crate in crates:
         package = packages[crate]
         found = texts(package)
+        if not package["source"]:
+            continue
         if not found:
-            none.append(f"{crate[0]} {crate[1]}: {package['license']}; it ships no text of it")
+            authors = ", ".join(package["authors"]) or "no authors named"
+            none.append(f"{crate[0]} {crate[1]}: {package['license']} ({authors}); it ships no text of it")
         for text in found:
             by_text.setdefault(text, []).append(f"{crate[0]} {crate[1]}")
     parts = ["What is built into thruway's programs, and under which licences.\n"]

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::elf;
-
 pub const PROGRAMS: [&str; 4] = ["thruway", "thruway-hook", "thruway-node", "thruway-runtime"];
 
 /// crates/thruway, from which the table's paths start.
@@ -115,18 +113,20 @@ impl Metadata {
 }
 
 /// What stands for target/release: the debug programs without their symbols, and package/ as scripts/package-files.sh makes it.
+/// Made once a run, and left for a look: nothing drops what is static.
 pub fn generated() -> &'static Path {
-    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("deb-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package-release");
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("a directory");
         for name in PROGRAMS {
-            run(Command::new("strip").arg("-o").arg(dir.path().join(name)).arg(built().join(name)));
+            run(Command::new("strip").arg("-o").arg(dir.join(name)).arg(built().join(name)));
         }
         let script = home().join("../../scripts/package-files.sh");
-        run(Command::new(script).arg(dir.path()).arg(dir.path().join("package")).env("SOURCE_DATE_EPOCH", "0"));
+        run(Command::new(script).arg(&dir).arg(dir.join("package")).env("SOURCE_DATE_EPOCH", "0"));
         dir
-    });
-    made.path()
+    })
 }
 
 /// As cargo-deb does with changelogs.
@@ -164,8 +164,6 @@ pub fn build(dir: &Path, version: &str) -> PathBuf {
             put(&root, &format!("DEBIAN/{name}"), &script, 0o755);
         }
     }
-    let libc = PROGRAMS.iter().filter_map(|name| elf::floor(&generated().join(name))).max().expect("a floor");
-    let depends = metadata.word("depends").replace("$auto", &format!("libc6 (>= {}.{})", libc.0, libc.1));
     let architecture = run(Command::new("dpkg").arg("--print-architecture"));
     let extended: Vec<String> = metadata
         .word("extended-description")
@@ -174,12 +172,13 @@ pub fn build(dir: &Path, version: &str) -> PathBuf {
         .map(|line| if line.is_empty() { " .".to_owned() } else { format!(" {line}") })
         .collect();
     let text = format!(
-        "Package: thruway\nVersion: {version}\nArchitecture: {}\nMaintainer: {}\nSection: {}\nPriority: {}\nDepends: {depends}\n\
+        "Package: thruway\nVersion: {version}\nArchitecture: {}\nMaintainer: {}\nSection: {}\nPriority: {}\nDepends: {}\n\
          Recommends: {}\nSuggests: {}\nDescription: {}\n{}\n",
         architecture.trim(),
         metadata.word("maintainer"),
         metadata.word("section"),
         metadata.word("priority"),
+        metadata.word("depends"),
         metadata.word("recommends"),
         metadata.word("suggests"),
         metadata.description,

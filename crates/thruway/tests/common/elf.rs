@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods, dead_code, reason = "tests; each uses a part of it")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 const DYNSYM: u32 = 11;
 const NEEDS: u32 = 0x6fff_fffe;
@@ -106,10 +105,4 @@ pub fn wanted(bytes: &[u8]) -> Vec<Wanted> {
     }
     found.sort();
     found
-}
-
-/// The oldest C library that has all that this program wants; `None` where it wants none.
-pub fn floor(path: &Path) -> Option<Version> {
-    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    wanted(&bytes).iter().filter(|one| !one.weak).filter_map(Wanted::glibc).max()
 }

@@ -53,6 +53,21 @@ pub fn base() -> PathBuf {
     dir
 }
 
+/// The smallest tree of a suite, made once and kept.
+pub fn small(suite: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{suite}"));
+    if !dir.is_dir() {
+        let making = dir.with_extension("making");
+        let _ = std::fs::remove_dir_all(&making);
+        let aptopt = "--aptopt=APT::Install-Recommends \"false\"";
+        run(Command::new("mmdebstrap")
+            .args(["--quiet", "--mode=root", "--variant=minbase", aptopt, suite])
+            .arg(&making));
+        std::fs::rename(&making, &dir).expect("the finished tree takes its name");
+    }
+    dir
+}
+
 /// A copy of it without its kernel, whose dpkg unpacks documentation too.
 pub fn copy(root: &Path) {
     std::fs::create_dir(root).expect("a directory");
