@@ -227,7 +227,17 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
     if full == "docker.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start | ServiceVerb::Reload) {
         docker(tree, verb != ServiceVerb::Reload).map_err(|message| no(&command, message))?;
     }
+    if full == "thruway-cdi-refresh.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start) {
+        specs(tree).map_err(|message| no(&command, message))?;
+    }
     tree.store("units.json", &units).map_err(|error| failed(&command, error))
+}
+
+/// What thruway's own service does first: the specs of the driver that runs.
+fn specs(tree: &Tree) -> Result<(), String> {
+    let cache = journal::cache::Cache::open(tree.root.path()).map_err(|error| error.to_string())?;
+    let carried = cdi::carry_out(&tree.root, &cache, cdi::OUTPUT_DIR, &cdi::Options::default());
+    carried.map(drop).map_err(|error| error.to_string())
 }
 
 /// The links that `WantedBy=` asks for (systemd.unit(5)).
