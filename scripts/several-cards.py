@@ -6,8 +6,10 @@
 PROGRAMS is a directory with thruway, thruway-node, thruway-runtime, thruway-hook, runc, crun, busybox (static) and
 simulated-kubelet. As root, on a machine with two cards or more. `topo` must say what nvidia-smi topo -m says; a container that asks for one card,
 by index and by UUID, must have that one alone, and not be able to open another; the agent must give distinct cards, and one that is
-cordoned must leave the others as they are. Last, what `gpus` and `cdi generate` take. The cards' settings are not touched. Exit
-status 1 where something is not so.
+cordoned must leave the others as they are; `stress` on all cards at once must find every result right, and every way between two of
+them whole and as fast as it should be, which is printed beside nvidia-smi's speeds of the links. Last, what `gpus`, `smi`, `topo` and
+`cdi generate` take beside nvidia-smi, for as many cards as there are. The cards' settings are not touched. Exit status 1 where
+something is not so.
 """
 
 import json
@@ -104,7 +106,38 @@ def agent(uuids):
         kubelet.process.wait(5)
 
 
-def figures():
+def links(count):
+    speeds = {}
+    for line in run(["nvidia-smi", "nvlink", "-s"]).stdout.splitlines():
+        if card := re.match(r"GPU (\d+):", line):
+            speeds[int(card[1])] = speed = []
+        elif link := re.match(r"\s+Link \d+: ([\d.]+) GB/s", line):
+            speed.append(float(link[1]))
+    for card, speed in speeds.items():
+        print(f"     nvidia-smi nvlink -s: GPU{card}: {len(speed)} links, {sum(speed):.0f} GB/s")
+    done = run([program("thruway"), "stress", "--for", "10s", "--json"], timeout=400)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        say(False, "stress on all cards", done.stdout + done.stderr)
+        return
+    for card in report.get("cards", []):
+        words = card.get("error") or f"{card['bandwidth'] / 1e12:.2f} TB/s, {card['floats'] / 1e12:.1f} Top/s, {card['hottest']} °C at most"
+        say(card["verdict"] == "right", f"stress: {card['bdf']} at the same time as the others", words)
+    ways = report.get("links") or {}
+    pairs = ways.get("pairs") or []
+    say(len(pairs) == count * (count - 1), "stress: each way between two cards was measured", f"{len(pairs)} {ways.get('error') or ''}")
+    for pair in pairs:
+        share = f"{100 * pair['share']:.0f} % of {pair['most'] / 1e9:.0f}" if pair["most"] else "of what is not known"
+        words = f"{pair['way']}, peer access {pair['peer']}, {pair['bandwidth'] / 1e9:.1f} GB/s, {share}, {pair['copies']} copies, {pair['errors']} wrong"
+        good = pair["errors"] == 0 and not pair["slow"] and not pair["failed"] and pair["copies"] > 3
+        say(good, f"stress: {pair['from']} to {pair['to']}", words + (pair["failed"] or ""))
+    say((done.returncode, report["verdict"]) == (0, "right"), "stress: the verdict", f"{done.returncode} {report['verdict']} {done.stderr}")
+    text = run([program("thruway"), "stress", "--for", "2s"], timeout=400).stdout
+    print("".join(f"     {line}\n" for line in text.splitlines()))
+
+
+def figures(count):
     def timed(command, environment=None):
         times = []
         for _ in range(15):
@@ -113,15 +146,19 @@ def figures():
             times.append((time.perf_counter() - start) * 1e3)
         return statistics.median(times)
 
-    for name, command in [
-        ("thruway gpus", [program("thruway"), "gpus"]),
-        ("thruway cdi generate", [program("thruway"), "cdi", "generate"]),
-        ("thruway topo", [program("thruway"), "topo"]),
-        ("nvidia-smi", ["nvidia-smi"]),
-        ("nvidia-smi -L", ["nvidia-smi", "-L"]),
-        ("nvidia-smi topo -m", ["nvidia-smi", "topo", "-m"]),
+    print(f"     {count} cards, medians of 15 runs:")
+    for ours, theirs in [
+        (["gpus", "--json"], ["--query-gpu=index,uuid,pci.bus_id,name,memory.used", "--format=csv"]),
+        (["smi", "-L"], ["-L"]),
+        (["smi"], []),
+        (["smi", "-q"], ["-q"]),
+        (["topo"], ["topo", "-m"]),
+        (["cdi", "generate"], []),
+        (["gpus"], []),
     ]:
-        print(f"     {name:22} {timed(command):8.1f} ms")
+        one, other = timed([program("thruway"), *ours]), timed(["nvidia-smi", *theirs])
+        beside = f"nvidia-smi {' '.join(theirs)}".strip()
+        print(f"     thruway {' '.join(ours):13} {one:8.1f} ms   {beside:75} {other:8.1f} ms   ratio {one / other:.2f}", flush=True)
 
 
 def main():
@@ -133,7 +170,8 @@ def main():
     for index, uuid, _ in all_cards:
         alone(bundle, index, uuid, len(all_cards))
     agent([uuid for _, uuid, _ in all_cards])
-    figures()
+    links(len(all_cards))
+    figures(len(all_cards))
     run([program("thruway"), "cdi", "refresh", "--remove"])
     return end()
 

@@ -9,6 +9,7 @@ mod library;
 mod nvdec;
 mod nvenc;
 pub mod nvml;
+mod peer;
 mod work;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -19,6 +20,7 @@ pub use nvdec::{Decoder, Nvdec, VideoCodec};
 pub use nvenc::{Encoder, Nvenc, NvencError, NvencOpenError};
 
 use library::Library;
+pub use peer::{Peers, Reach};
 pub use work::{Attribute, Buffer, Function, Module, WorkError, Worker};
 
 /// A call of the driver that did not succeed.
@@ -55,6 +57,7 @@ pub struct Cuda {
     release: unsafe extern "C" fn(c_int) -> c_int,
     push: unsafe extern "C" fn(Context) -> c_int,
     pop: unsafe extern "C" fn(*mut Context) -> c_int,
+    set: unsafe extern "C" fn(Context) -> c_int,
     error_name: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int,
 }
 
@@ -75,6 +78,7 @@ impl Cuda {
                 release: library.symbol(c"cuDevicePrimaryCtxRelease_v2")?,
                 push: library.symbol(c"cuCtxPushCurrent_v2")?,
                 pop: library.symbol(c"cuCtxPopCurrent_v2")?,
+                set: library.symbol(c"cuCtxSetCurrent")?,
                 error_name: library.symbol(c"cuGetErrorName")?,
             };
             (init, cuda)
@@ -145,7 +149,7 @@ impl<'a> Device<'a> {
         Ok(text.to_string_lossy().into_owned())
     }
 
-    /// The device's primary context, current on this thread until it is dropped.
+    /// The device's primary context, current on this thread until it is dropped, or until another's work is done there.
     pub fn current(&self) -> Result<Current<'a>, CudaError> {
         let mut context: Context = std::ptr::null_mut();
         // SAFETY: a place for one CUcontext; the device is the driver's own number.
@@ -161,7 +165,8 @@ impl<'a> Device<'a> {
     }
 }
 
-/// A context that is current on this thread, and on no other.
+/// A context of this thread, and of no other. There may be several: each [`Worker`] makes its own the current one before
+/// each call.
 pub struct Current<'a> {
     cuda: &'a Cuda,
     device: c_int,
@@ -170,10 +175,19 @@ pub struct Current<'a> {
     here: PhantomData<*const ()>,
 }
 
+impl Current<'_> {
+    /// Makes it the current one again, in the place of another of this thread.
+    pub(crate) fn again(&self) -> Result<(), CudaError> {
+        // SAFETY: retained until this is dropped; what it replaces is on top of this thread's stack by `Device::current`, and
+        // whoever pushed that one pops one, whichever it is.
+        self.cuda.done("cuCtxSetCurrent", unsafe { (self.cuda.set)(self.context) })
+    }
+}
+
 impl Drop for Current<'_> {
     fn drop(&mut self) {
         let mut context: Context = std::ptr::null_mut();
-        // SAFETY: pushed on this thread by `current`, retained once; an error at the end changes nothing.
+        // SAFETY: one was pushed on this thread by `current`, retained once; an error at the end changes nothing.
         unsafe {
             (self.cuda.pop)(&raw mut context);
             (self.cuda.release)(self.device);

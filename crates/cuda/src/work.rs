@@ -32,7 +32,7 @@ pub enum Attribute {
     ComputeCapabilityMinor = 76,
 }
 
-type Pointer = u64;
+pub(crate) type Pointer = u64;
 type Launch = unsafe extern "C" fn(
     *mut c_void,
     c_uint,
@@ -47,9 +47,9 @@ type Launch = unsafe extern "C" fn(
     *mut *mut c_void,
 ) -> c_int;
 
-/// The calls that work needs, on the context that is current.
+/// The calls that work needs, on one context, which each of them makes the current one.
 pub struct Worker<'a> {
-    current: &'a Current<'a>,
+    pub(crate) current: &'a Current<'a>,
     attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int,
     memory: unsafe extern "C" fn(*mut usize, *mut usize) -> c_int,
     alloc: unsafe extern "C" fn(*mut Pointer, usize) -> c_int,
@@ -85,7 +85,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn done(&self, call: &'static str, code: c_int) -> Result<(), CudaError> {
+    pub(crate) fn done(&self, call: &'static str, code: c_int) -> Result<(), CudaError> {
         self.current.cuda.done(call, code)
     }
 
@@ -98,6 +98,7 @@ impl<'a> Worker<'a> {
 
     /// Bytes: free, and in all.
     pub fn memory(&self) -> Result<(usize, usize), CudaError> {
+        self.current.again()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: places for two sizes.
         self.done("cuMemGetInfo", unsafe { (self.memory)(&raw mut free, &raw mut total) })?;
@@ -106,6 +107,7 @@ impl<'a> Worker<'a> {
 
     /// Memory of the card, not initialised.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer<'_>, CudaError> {
+        self.current.again()?;
         let mut pointer = 0;
         // SAFETY: a place for one device pointer.
         self.done("cuMemAlloc", unsafe { (self.alloc)(&raw mut pointer, bytes) })?;
@@ -114,6 +116,7 @@ impl<'a> Worker<'a> {
 
     /// Compiles PTX for this card.
     pub fn module(&self, ptx: &CStr) -> Result<Module<'_>, WorkError> {
+        self.current.again()?;
         let mut words = vec![0u8; 4096];
         // CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
         let mut options: [c_int; 2] = [5, 6];
@@ -134,6 +137,7 @@ impl<'a> Worker<'a> {
 
     /// Until all that was launched is done. A fault of a kernel shows here.
     pub fn wait(&self) -> Result<(), CudaError> {
+        self.current.again()?;
         // SAFETY: a context is current.
         self.done("cuCtxSynchronize", unsafe { (self.wait)() })
     }
@@ -146,6 +150,7 @@ impl<'a> Worker<'a> {
         threads: u32,
         mut params: Vec<u64>,
     ) -> Result<(), CudaError> {
+        self.current.again()?;
         let mut places: Vec<*mut c_void> = params.iter_mut().map(|param| (&raw mut *param).cast()).collect();
         let none = std::ptr::null_mut();
         // SAFETY: the driver reads as many parameters as the kernel declares, each from its place; our kernels declare
@@ -171,9 +176,9 @@ impl<'a> Worker<'a> {
 
 /// Memory of the card, given back when it is dropped.
 pub struct Buffer<'a> {
-    worker: &'a Worker<'a>,
-    pointer: Pointer,
-    bytes: usize,
+    pub(crate) worker: &'a Worker<'a>,
+    pub(crate) pointer: Pointer,
+    pub(crate) bytes: usize,
 }
 
 impl Buffer<'_> {
@@ -188,6 +193,7 @@ impl Buffer<'_> {
 
     /// Writes words at the buffer's start; more than it holds are left out.
     pub fn write(&self, words: &[u32]) -> Result<(), CudaError> {
+        self.worker.current.again()?;
         let bytes = size_of_val(words).min(self.bytes);
         // SAFETY: both sides have so many bytes.
         let code = unsafe { (self.worker.up)(self.pointer, words.as_ptr().cast(), bytes) };
@@ -196,6 +202,7 @@ impl Buffer<'_> {
 
     /// Reads words from the buffer's start; more than it holds stay as they are.
     pub fn read(&self, words: &mut [u32]) -> Result<(), CudaError> {
+        self.worker.current.again()?;
         let bytes = size_of_val(words).min(self.bytes);
         // SAFETY: both sides have so many bytes, and any bytes are words.
         let code = unsafe { (self.worker.down)(words.as_mut_ptr().cast(), self.pointer, bytes) };
@@ -205,7 +212,8 @@ impl Buffer<'_> {
 
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        // SAFETY: allocated once by this worker, whose context is still current.
+        let _ = self.worker.current.again();
+        // SAFETY: allocated once by this worker, whose context is still retained; in another's it would be an error.
         unsafe { (self.worker.free)(self.pointer) };
     }
 }
@@ -218,6 +226,7 @@ pub struct Module<'a> {
 
 impl Module<'_> {
     pub fn function(&self, name: &CStr) -> Result<Function<'_>, CudaError> {
+        self.worker.current.again()?;
         let mut function: *mut c_void = std::ptr::null_mut();
         // SAFETY: a loaded module and a terminated name.
         let code = unsafe { (self.worker.function)(&raw mut function, self.module, name.as_ptr()) };
@@ -228,7 +237,8 @@ impl Module<'_> {
 
 impl Drop for Module<'_> {
     fn drop(&mut self) {
-        // SAFETY: loaded once by this worker, whose context is still current.
+        let _ = self.worker.current.again();
+        // SAFETY: loaded once by this worker, whose context is still retained; in another's it would be an error.
         unsafe { (self.worker.unload)(self.module) };
     }
 }

@@ -95,6 +95,25 @@ pub struct Control {
     pub lacks: Vec<String>,
     #[serde(default)]
     pub gpus: Vec<Fault>,
+    /// Ways between two cards.
+    #[serde(default)]
+    pub links: Vec<Link>,
+}
+
+/// What is wrong on the way from one card to another. The other direction is another way.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    pub from: u32,
+    pub to: u32,
+    /// Bits that are turned over in each copy; bytes from the copy's start.
+    #[serde(default)]
+    pub flips: Vec<Flip>,
+    /// So many times slower than a way of its kind is.
+    #[serde(default = "one")]
+    pub slow: u32,
+    /// False: CUDA has no peer access here, and copies go through the host.
+    pub peer: Option<bool>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

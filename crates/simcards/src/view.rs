@@ -67,6 +67,13 @@ impl View {
         if let Some(index) = faults.keys().next() {
             return Err(Error::Wrong(format!("the control file has a fault for GPU {index}, and there is none")));
         }
+        let there = |index: u32| gpus.iter().any(|gpu| gpu.index == index);
+        if let Some(link) = control.links.iter().find(|link| !there(link.from) || !there(link.to)) {
+            let (from, to) = (link.from, link.to);
+            return Err(Error::Wrong(format!(
+                "the control file has a link from GPU {from} to {to}, and one is not there"
+            )));
+        }
         Ok(View { driver: file.driver, gpus, control })
     }
 
@@ -188,7 +195,12 @@ mod tests {
         assert_eq!((view.gpus[2].lost, view.gpus[2].card.temperature.now), (true, 91));
         assert_eq!(view.gpus[2].card.temperature.memory, Some(40), "what is not named stays");
         assert_eq!((view.gpus[3].lost, view.gpus[3].card.temperature.now), (false, 34));
-        for wrong in ["[[gpus]]\nindex = 8\n", "lots = 1", "[[gpus]]\nindex = 0\nset = { used_mib = 99999999 }\n"] {
+        for wrong in [
+            "[[gpus]]\nindex = 8\n",
+            "[[links]]\nfrom = 0\nto = 8\n",
+            "lots = 1",
+            "[[gpus]]\nindex = 0\nset = { used_mib = 99999999 }\n",
+        ] {
             assert!(View::new(text, wrong).is_err(), "{wrong}");
         }
     }

@@ -1,9 +1,9 @@
 //! What lives between calls, and the door of each call.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use simcards::eye::{Blind, Eye};
@@ -37,6 +37,20 @@ pub(crate) struct World {
     pub(crate) memory: HashMap<u32, Arc<Mutex<Memory>>>,
     /// By device: the primary context.
     pub(crate) primary: HashMap<usize, Handle>,
+    /// Contexts with peer access: from, to.
+    pub(crate) peers: HashSet<(Handle, Handle)>,
+    /// Nanoseconds by which the cards' clock is ahead of the CPU's.
+    pub(crate) ahead: i64,
+    /// What was last on the cards' clock, where no other work came since.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// Nanoseconds of the cards' clock. What a call costs here is no time of the cards: a copy begins when the event before it was,
+/// and the event after it is when it ends.
+#[derive(Clone, Copy)]
+pub(crate) enum Mark {
+    Event(i64),
+    Copy(i64),
 }
 
 pub(crate) struct Context {
@@ -54,7 +68,8 @@ pub(crate) struct Loaded {
 }
 
 pub(crate) struct Event {
-    pub(crate) at: Option<Instant>,
+    /// Nanoseconds of the cards' clock.
+    pub(crate) at: Option<i64>,
 }
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
@@ -73,7 +88,7 @@ pub(crate) struct Guard(MutexGuard<'static, Option<World>>);
 impl std::ops::Deref for Guard {
     type Target = World;
     fn deref(&self) -> &World {
-        static NONE: std::sync::LazyLock<World> = std::sync::LazyLock::new(World::default);
+        static NONE: LazyLock<World> = LazyLock::new(World::default);
         self.0.as_ref().unwrap_or(&NONE)
     }
 }
@@ -90,6 +105,11 @@ pub(crate) fn world() -> Guard {
 }
 
 impl World {
+    /// The cards' clock, nanoseconds.
+    pub(crate) fn now(&self) -> i64 {
+        clock() + self.ahead
+    }
+
     /// A fresh handle.
     pub(crate) fn handle(&mut self) -> Handle {
         self.next += 1;
@@ -152,10 +172,21 @@ pub(crate) fn lost(view: &View, gpu: u32) -> bool {
     view.gpus.get(gpu as usize).is_some_and(|gpu| gpu.lost)
 }
 
+/// Nanoseconds since the process began.
+pub(crate) fn clock() -> i64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    i64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// The context that is current on this thread, with its faults before it: a lost card's calls fail as those of a kernel
 /// that never came back.
 pub(crate) fn current(view: &View) -> Answer<(Handle, usize)> {
     let handle = stack(|stack| stack.last().copied()).filter(|handle| *handle != 0).ok_or(INVALID_CONTEXT)?;
+    alive(view, handle).map(|device| (handle, device))
+}
+
+/// The device of a context, with the context's faults before it.
+pub(crate) fn alive(view: &View, handle: Handle) -> Answer<usize> {
     let mut world = world();
     let device = world.contexts.get(&handle).ok_or(INVALID_CONTEXT)?.device;
     let gone = world.devices.get(device).is_none_or(|device| lost(view, device.gpu));
@@ -165,7 +196,7 @@ pub(crate) fn current(view: &View) -> Answer<(Handle, usize)> {
     }
     match context.dead {
         Some(code) => Err(code),
-        None => Ok((handle, device)),
+        None => Ok(device),
     }
 }
 
@@ -201,6 +232,7 @@ pub(crate) fn end_context(handle: Handle) {
     world.modules.retain(|_, loaded| loaded.context != handle);
     world.functions.retain(|_, (module, _)| !gone.contains(module));
     world.streams.retain(|_, context| *context != handle);
+    world.peers.retain(|(from, to)| *from != handle && *to != handle);
     let Some(gpu) = world.devices.get(context.device).map(|device| device.gpu) else { return };
     let same = |other: &Context| world.devices.get(other.device).is_some_and(|device| device.gpu == gpu);
     if !world.contexts.values().any(same)

@@ -1,8 +1,9 @@
 //! `thruway topo`: how the cards lie to each other.
 
+use gpu::Inventory;
 use gpu::topo::{self, Level, Place, Topo, Way};
-use machine::Kind;
 use machine::nvml::{Depth, Watch};
+use machine::{Kind, Machine};
 use model::Seen;
 use serde_json::json;
 
@@ -13,11 +14,9 @@ use crate::{BLIND, DONE, FOUND, say};
 
 const SCHEMA: u32 = 1;
 
-/// 0 shown, 1 no card of a running driver, 2 could not look.
-pub fn topo(global: &Global) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
-    let machine = target.machine();
-    let inventory = match machine.kind() {
+/// With the links of each card.
+pub fn look(machine: &dyn Machine) -> Inventory {
+    match machine.kind() {
         // links are told without what takes long: throughput is measured for 40 ms a card
         Kind::Live => {
             let report =
@@ -25,7 +24,14 @@ pub fn topo(global: &Global) -> anyhow::Result<u8> {
             gpu::observe_with(machine, report)
         }
         _ => gpu::observe_all(machine),
-    };
+    }
+}
+
+/// 0 shown, 1 no card of a running driver, 2 could not look.
+pub fn topo(global: &Global) -> anyhow::Result<u8> {
+    let target = Target::open(global)?;
+    let machine = target.machine();
+    let inventory = look(machine);
     let topo = topo::observe(machine, &inventory);
     let blind = match (&inventory.looked, &inventory.nvml) {
         (Seen::Unreadable(reason), _) => Some(format!("the PCI bus could not be looked at: {reason}")),

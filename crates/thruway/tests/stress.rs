@@ -156,6 +156,118 @@ fn what_cannot_start_says_why() {
     }
 }
 
+/// Two of the eight H100, small: a CPU does their work.
+const TWO: &str = "[driver]\nversion = '580.159.04'\ncuda = 13000\n[[gpus]]\ncard = 'h100'\nset = { at = [0, 0x1b, 0] }\n\
+                   [[gpus]]\ncard = 'h100'\nset = { at = [0, 0x43, 0] }\n";
+const TWO_SMALL: &str = "[[gpus]]\nindex = 0\ncuda_mib = 8\nset = { multiprocessors = 1 }\n\
+                         [[gpus]]\nindex = 1\ncuda_mib = 8\nset = { multiprocessors = 1 }\n";
+
+/// What is said of the way from one card to another.
+fn way<'a>(report: &'a Value, from: &str, to: &str) -> &'a Value {
+    let pairs = report["links"]["pairs"].as_array().expect("pairs");
+    let one = pairs.iter().find(|pair| pair["from"] == from && pair["to"] == to);
+    one.unwrap_or_else(|| panic!("from {from} to {to}: {report:#}"))
+}
+
+const A: &str = "0000:1B:00.0";
+const B: &str = "0000:43:00.0";
+
+#[test]
+fn two_cards_work_at_once_and_what_goes_between_them_arrives() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live(live::Live::several("eight-gpu", TWO));
+    live.control(TWO_SMALL);
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(0), &Value::from("right")), "{report:#}");
+    let cards = report["cards"].as_array().expect("cards");
+    assert!(cards.len() == 2 && cards.iter().all(|card| card["verdict"] == "right"), "{report:#}");
+    assert!(cards.iter().all(|card| card["tally"]["integer_ops"].as_u64() > Some(1 << 20)), "{report:#}");
+    for (from, to) in [(A, B), (B, A)] {
+        let way = way(&report, from, to);
+        assert_eq!((&way["way"], &way["peer"]), (&Value::from("NV18"), &Value::from(true)), "{way:#}");
+        assert!(way["copies"].as_u64() > Some(3) && way["errors"] == 0 && way["slow"] == false, "{way:#}");
+        assert_eq!(way["most"].as_f64().map(f64::round), Some(450e9), "{way:#}");
+        // the simulated cards' clock says what a real way of this kind would take
+        assert!(way["share"].as_f64().is_some_and(|share| (0.8..0.95).contains(&share)), "{way:#}");
+    }
+    // one of them, and none of the ways
+    let (code, report) = live.stress(&["--gpu", "1"]);
+    assert_eq!((code, &report["bdf"], report.get("links")), (Some(0), &Value::from(B), None), "{report:#}");
+    let (code, report) = live.stress(&["--gpu", &format!("0,{B}"), "--no-links"]);
+    assert_eq!((code, &report["links"]), (Some(0), &Value::Null), "{report:#}");
+    assert_eq!(report["cards"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_bad_way_is_found_and_named() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live(live::Live::several("eight-gpu", TWO));
+    let link = |words: &str| live.control(&format!("{TWO_SMALL}[[links]]\nfrom = 0\nto = 1\n{words}\n"));
+    // one bit of each copy, one way
+    link("flips = [{ byte = 70000, bit = 6 }]");
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("wrong")), "{report:#}");
+    let (bad, good) = (way(&report, A, B), way(&report, B, A));
+    assert_eq!((&bad["errors"], &bad["first_error"], &good["errors"]), (&bad["copies"], &70000.into(), &0.into()));
+    assert!(report["cards"].as_array().expect("cards").iter().all(|card| card["verdict"] == "right"), "{report:#}");
+    let text = stdout(&live.thruway(&["stress", "--for", "1s"]));
+    let line = text.lines().find(|line| line.contains(&format!("{A} to {B}"))).unwrap_or_default();
+    assert!(line.contains("NV18") && text.contains("WRONG: "), "{text}");
+    // a fifth of what it should be, a fourteenth of a link
+    link("slow = 5");
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("slow")), "{report:#}");
+    assert_eq!((&way(&report, A, B)["slow"], &way(&report, B, A)["slow"]), (&true.into(), &false.into()));
+    let text = stdout(&live.thruway(&["stress", "--for", "1s"]));
+    assert!(text.contains("SLOW: less than 50 %"), "{text}");
+    // through the host: said, and not judged
+    link("peer = false");
+    let (code, report) = live.stress(&[]);
+    let host = way(&report, A, B);
+    assert_eq!((code, &host["peer"], &host["slow"]), (Some(0), &false.into(), &false.into()), "{report:#}");
+    assert!(host["bandwidth"].as_f64() < Some(63e9), "{host:#}");
+    assert!(stdout(&live.thruway(&["stress", "--for", "1s"])).contains("through the host: no peer access"));
+    // the kernels' faults are found over the ways too
+    live.control(TWO_SMALL);
+    let (code, report) = live.stress(&["--break-kernel"]);
+    assert_eq!((code, &report["links"]["verdict"]), (Some(1), &Value::from("wrong")), "{report:#}");
+}
+
+#[test]
+fn a_copy_that_cannot_be_made_is_no_silence() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live(live::Live::several("eight-gpu", TWO));
+    live.control(&format!("fail = {{ cuMemcpyPeerAsync = 1 }}\n{TWO_SMALL}"));
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("wrong")), "{report:#}");
+    let failed = way(&report, B, A)["failed"].as_str().expect("words").to_owned();
+    assert_eq!(failed, "cuMemcpyPeerAsync: CUDA_ERROR_INVALID_VALUE (1)");
+    // a link that breaks is the card's end, and what comes after is not measured
+    live.control(&format!("fail = {{ cuMemcpyPeerAsync = 220 }}\n{TWO_SMALL}"));
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("lost")), "{report:#}");
+    assert_eq!(report["links"]["pairs"].as_array().map(Vec::len), Some(1));
+    // as many peers as there can be: through the host
+    live.control(&format!("fail = {{ cuCtxEnablePeerAccess = 711 }}\n{TWO_SMALL}"));
+    assert_eq!(live.stress(&[]).1["links"]["pairs"][0]["peer"], false);
+    // whether it can is asked too
+    live.control(&format!("fail = {{ cuDeviceCanAccessPeer = 101 }}\n{TWO_SMALL}"));
+    assert_eq!(live.stress(&[]).0, Some(1));
+    // one card that cannot work leaves the other at it
+    live.control(&TWO_SMALL.replacen("cuda_mib = 8", "cuda_mib = 0", 1));
+    let (code, report) = live.stress(&[]);
+    assert_eq!((code, &report["verdict"], &report["links"]), (Some(2), &"failed".into(), &Value::Null), "{report:#}");
+    assert_eq!(report["cards"][1]["verdict"], "right");
+    let none = live.thruway(&["stress", "--for", "1s", "--gpu", "0,7"]);
+    assert!(stderr(&none).contains("no card is \"7\"; CUDA shows: 0000:1B:00.0, 0000:43:00.0"), "{}", stderr(&none));
+}
+
 /// The addresses are the tree's, so it has to be one with a card where the box has one.
 #[test]
 fn codecs_by_the_cards_own_word() {

@@ -4,11 +4,12 @@
 //! and a stop is obeyed between two of them.
 
 mod kernels;
+pub mod links;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cuda::{Attribute, Buffer, CudaError, Device, Function, WorkError, Worker};
+use cuda::{Attribute, Buffer, CudaError, Device, Function, Module, WorkError, Worker};
 use serde::Serialize;
 
 /// Threads of a block, and blocks for each multiprocessor: as many threads as any of them runs at once.
@@ -128,17 +129,7 @@ pub fn run(
     let worker = Worker::new(&current)?;
     let peak = peak(&worker)?;
     let module = worker.module(&kernels::ptx(wanted.broken))?;
-    let bench = Bench {
-        fill: module.function(c"fill")?,
-        check: module.function(c"check")?,
-        integers: module.function(c"integers")?,
-        floats: module.function(c"floats")?,
-        // count and lowest place: two words of 64 bits
-        errors: worker.alloc(16)?,
-        expected: worker.alloc(32 * 4)?,
-        blocks: peak.multiprocessors.max(1) * BLOCKS,
-        worker: &worker,
-    };
+    let bench = Bench::new(&worker, &module, peak.multiprocessors.max(1) * BLOCKS)?;
     let memory = field(&worker, wanted.memory)?;
     let mut tally = Tally { memory: memory.bytes() as u64, ..Tally::default() };
     let began = Instant::now();
@@ -190,7 +181,21 @@ struct Bench<'a> {
     worker: &'a Worker<'a>,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    fn new(worker: &'a Worker<'a>, module: &'a Module<'a>, blocks: u32) -> Result<Bench<'a>, CudaError> {
+        Ok(Bench {
+            fill: module.function(c"fill")?,
+            check: module.function(c"check")?,
+            integers: module.function(c"integers")?,
+            floats: module.function(c"floats")?,
+            // count and lowest place: two words of 64 bits
+            errors: worker.alloc(16)?,
+            expected: worker.alloc(32 * 4)?,
+            blocks,
+            worker,
+        })
+    }
+
     /// Memory, integers and floats, a part of a second each.
     fn slice(&self, memory: &Buffer<'_>, seed: u32, stop: &AtomicBool, tally: &mut Tally) -> Result<(), CudaError> {
         self.memory(memory, seed, stop, tally)?;
@@ -222,17 +227,27 @@ impl Bench<'_> {
         Ok((join(low, high), Some(first).filter(|first| *first != u64::MAX)))
     }
 
+    /// Starts writing so many units of 16 bytes.
+    fn fill(&self, memory: &Buffer<'_>, units: u64, seed: u32) -> Result<(), CudaError> {
+        self.worker.launch(&self.fill, self.blocks, THREADS, vec![memory.pointer(), units, u64::from(seed)])
+    }
+
+    /// Starts reading them, on top of the errors until now.
+    fn check(&self, memory: &Buffer<'_>, units: u64, seed: u32) -> Result<(), CudaError> {
+        let params = vec![memory.pointer(), units, u64::from(seed), self.errors.pointer()];
+        self.worker.launch(&self.check, self.blocks, THREADS, params)
+    }
+
     /// Writes all of the memory and reads it again, with another pattern each time, until the slice is over.
     fn memory(&self, memory: &Buffer<'_>, seed: u32, stop: &AtomicBool, tally: &mut Tally) -> Result<(), CudaError> {
-        let (base, units) = (memory.pointer(), memory.bytes() as u64 / 16);
+        let units = memory.bytes() as u64 / 16;
         self.clear()?;
         self.worker.wait()?;
         let began = Instant::now();
         let mut seed = seed;
         loop {
-            let word = u64::from(seed);
-            self.worker.launch(&self.fill, self.blocks, THREADS, vec![base, units, word])?;
-            self.worker.launch(&self.check, self.blocks, THREADS, vec![base, units, word, self.errors.pointer()])?;
+            self.fill(memory, units, seed)?;
+            self.check(memory, units, seed)?;
             self.worker.wait()?;
             tally.bytes += units * 16 * 2;
             seed = !seed.wrapping_mul(747_796_405);

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 
 use simcards::abi::{In, Out};
 
-use super::{context, copies, device, launch, memory, module, refused, stream};
+use super::{context, copies, device, launch, memory, module, peer, refused, stream};
 use crate::errors::{Answer, NOT_FOUND};
 use crate::state::guard;
 
@@ -34,6 +34,7 @@ fn find(name: &str, version: i32) -> Option<*const ()> {
         copies::table,
         module::table,
         launch::table,
+        peer::table,
         stream::table,
         refused::table,
     ];

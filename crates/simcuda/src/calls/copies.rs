@@ -1,13 +1,23 @@
 //! Copies between the host's memory and the card's.
 
+use std::sync::{Arc, Mutex};
+
 use simcards::abi::{Bytes, Out};
 use simcards::view::View;
 
 use crate::errors::{Answer, ECC_UNCORRECTABLE, ILLEGAL_ADDRESS, INVALID_VALUE, NOT_SUPPORTED};
+use crate::memory::Memory;
 use crate::state::{Handle, cuda, current, lock, world};
 
 /// So much at once.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
+
+/// Work that events tell by the CPU's clock.
+fn memory_of(view: &View, device: usize) -> Answer<Arc<Mutex<Memory>>> {
+    let mut world = world();
+    world.mark = None;
+    world.memory(device, view)
+}
 
 #[derive(Clone, Copy)]
 enum Side {
@@ -17,7 +27,7 @@ enum Side {
 
 fn copy(view: &View, to: Side, from: Side, bytes: usize) -> Answer {
     let (context, device) = current(view)?;
-    let memory = world().memory(device, view)?;
+    let memory = memory_of(view, device)?;
     let mut memory = lock(&memory);
     // both ends are looked at first: what is wrong copies nothing
     for side in [to, from] {
@@ -46,7 +56,7 @@ fn copy(view: &View, to: Side, from: Side, bytes: usize) -> Answer {
 }
 
 /// Memory that is broken ends the context.
-fn dead(context: Handle, code: crate::errors::Code) -> crate::errors::Code {
+pub(super) fn dead(context: Handle, code: crate::errors::Code) -> crate::errors::Code {
     if code == ECC_UNCORRECTABLE
         && let Some(context) = world().contexts.get_mut(&context)
     {

@@ -53,6 +53,7 @@ fn launch(view: &View, function: Handle, grid: Grid, shared: u32, params: Out<By
     }
     let space = gather(&entry, params, extra)?;
     let memory = all.memory(device, view)?;
+    all.mark = None;
     let gpu = all.devices.get(device).map_or(0, |device| device.gpu);
     let wrong = view.gpus.get(gpu as usize).map_or(0, |gpu| gpu.wrong_bits);
     drop(all);

@@ -7,5 +7,6 @@ mod device;
 mod launch;
 mod memory;
 mod module;
+mod peer;
 mod refused;
 mod stream;

@@ -26,6 +26,6 @@ refused! {
     cuExternalMemoryGetMappedMipmappedArray cuMipmappedArrayGetLevel cuMipmappedArrayDestroy
     cuImportExternalSemaphore cuDestroyExternalSemaphore cuSignalExternalSemaphoresAsync cuWaitExternalSemaphoresAsync
     cuPointerGetAttribute cuPointerGetAttributes cuIpcGetMemHandle cuIpcOpenMemHandle_v2 cuIpcCloseMemHandle
-    cuDeviceCanAccessPeer cuCtxEnablePeerAccess cuLaunchCooperativeKernel cuLaunchKernelEx cuGraphCreate
+    cuLaunchCooperativeKernel cuLaunchKernelEx cuGraphCreate
     cuStreamBeginCapture_v2 cuMemAddressReserve cuMemCreate cuMemMap cuProfilerStart cuProfilerStop
 }

@@ -2,13 +2,12 @@
 #![allow(unsafe_code, reason = "calls a client's function")]
 
 use std::ffi::c_void;
-use std::time::Instant;
 
 use simcards::abi::Out;
 use simcards::view::View;
 
 use crate::errors::{Answer, INVALID_HANDLE, INVALID_VALUE};
-use crate::state::{Event, Handle, cuda, current, world};
+use crate::state::{Event, Handle, Mark, cuda, current, world};
 
 type Callback = unsafe extern "C" fn(Handle, i32, *mut c_void);
 type HostFunction = unsafe extern "C" fn(*mut c_void);
@@ -85,7 +84,13 @@ cuda! { table:
 
     fn cuEventRecord(event: Handle, handle: Handle) |view| {
         stream(view, handle)?;
-        world().events.get_mut(&event).ok_or(INVALID_HANDLE)?.at = Some(Instant::now());
+        let mut world = world();
+        let now = match world.mark {
+            Some(Mark::Copy(end)) => end,
+            _ => world.now(),
+        };
+        world.mark = Some(Mark::Event(now));
+        world.events.get_mut(&event).ok_or(INVALID_HANDLE)?.at = Some(now);
         Ok(())
     }
 
@@ -104,8 +109,6 @@ cuda! { table:
         let world = world();
         let at = |event: Handle| world.events.get(&event).and_then(|event| event.at).ok_or(INVALID_HANDLE);
         let (start, end) = (at(start)?, at(end)?);
-        let forth = end.saturating_duration_since(start).as_secs_f32() * 1e3;
-        let back = start.saturating_duration_since(end).as_secs_f32() * 1e3;
-        Ok(milliseconds.put(forth - back)?)
+        Ok(milliseconds.put((end - start) as f32 / 1e6)?)
     }
 }

@@ -4,9 +4,12 @@ use clap::Args;
 
 #[derive(Args, Debug, Clone)]
 pub struct StressArgs {
-    /// This card: CUDA's index, a PCI address or a UUID; without it the first
-    #[arg(long, value_name = "GPU")]
-    pub gpu: Option<String>,
+    /// These cards: CUDA's index, a PCI address or a UUID each, with commas between; without it all of them, at once
+    #[arg(long, value_name = "GPU", value_delimiter = ',')]
+    pub gpu: Vec<String>,
+    /// Do not measure the ways between the cards, where there are several
+    #[arg(long)]
+    pub no_links: bool,
     /// So many seconds
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 60, value_parser = seconds)]
     pub time: u64,

@@ -57,14 +57,26 @@ impl Live {
             |line: &str| if line.starts_with("PCI_ID=") { format!("PCI_ID=10DE:{device:04X}") } else { line.into() };
         let event: Vec<String> = event.lines().map(other).collect();
         std::fs::write(place.join("uevent"), event.join("\n") + "\n").expect("writes");
+        live.compute(text);
+        live
+    }
+
+    /// Of a tree whose cards lie at the addresses of the box's text, with all of the driver's simulated libraries.
+    pub fn several(tree: &str, text: &str) -> Live {
+        let live = Live::of(tree, text);
+        live.compute(text);
+        live
+    }
+
+    /// The libraries beside NVML's.
+    fn compute(&self, text: &str) {
         let deps = std::env::current_exe().expect("this test").parent().expect("its folder").to_owned();
         for (built, stem) in
             [("simcuda", "libcuda.so"), ("simcuvid", "libnvcuvid.so"), ("simnvenc", "libnvidia-encode.so")]
         {
             let built = deps.join(format!("lib{built}.so"));
-            simcards::install::install(&built, stem, live.folder.path(), text, &[]).expect("installs");
+            simcards::install::install(&built, stem, self.folder.path(), text, &[]).expect("installs");
         }
-        live
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
