@@ -32,7 +32,7 @@ macro_rules! texts {
 }
 texts! {
     CARDS, "cards": "gt1030" "gtx1660" "rtx3090" "rtx4090" "t4" "a100" "h100";
-    BOXES, "boxes": "gt1030" "gtx1660" "rtx3090" "rtx4090" "t4" "a100" "h100" "a100-mig" "h100x8" "gt1030-470" "gtx1660-510"
+    BOXES, "boxes": "gt1030" "gtx1660" "rtx3090" "rtx4090" "t4" "a100" "h100" "a100-mig" "h100x2" "h100x8" "gt1030-470" "gtx1660-510"
         "rtx3090-535" "h100-mig";
 }
 

@@ -65,6 +65,14 @@ enum Form {
 }
 
 impl Form {
+    /// What it shows is asked, and no more.
+    fn depth(&self) -> Depth {
+        match self {
+            Form::Table | Form::List => Depth::Table,
+            _ => Depth::All,
+        }
+    }
+
     fn of(args: &SmiArgs) -> Result<Form, QueryError> {
         let format = || Format::parse(args.format.as_deref());
         Ok(if let Some(fields) = &args.query_gpu {
@@ -85,7 +93,7 @@ impl Form {
 
 /// One round: asks, and prints.
 fn once(machine: &dyn Machine, args: &SmiArgs, form: &Form, first: bool) -> anyhow::Result<u8> {
-    let report = match gpu::awake(machine).and_then(|()| machine::nvml::ask(machine, Depth::All)) {
+    let report = match gpu::awake(machine).and_then(|()| machine::nvml::ask(machine, form.depth())) {
         Seen::Is(report) => report,
         other => return refused(&other),
     };

@@ -207,9 +207,10 @@ fn topo_says_how_the_cards_of_a_server_lie() {
         let line = text.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("{label}: {text}"));
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(row("GPU1")[..9], ["GPU1", "NODE", "X", "NODE", "NODE", "SYS", "SYS", "SYS", "SYS"]);
+    // as an HGX H100 says it: every pair by all 18 links, through the switches
+    assert_eq!(row("GPU1")[..9], ["GPU1", "NV18", "X", "NV18", "NV18", "NV18", "NV18", "NV18", "NV18"]);
     assert_eq!(row("GPU4").last().map(String::as_str), Some("1"), "the other NUMA node");
-    assert!(text.contains("the link between NUMA nodes") && !text.contains("PIX"), "a legend of what is shown: {text}");
+    assert!(text.contains("so many NVLinks, bonded") && !text.contains("PIX"), "a legend of what is shown: {text}");
     let output = thruway(&["--sim", "host-good", "topo"]);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
 }

@@ -199,3 +199,26 @@ fn refusals_and_faults_are_the_tools() {
     assert!(start.elapsed() < std::time::Duration::from_secs(20), "a hung driver hangs us");
     assert!(status == Some(15) && table.contains("ERR!"), "{table}");
 }
+
+/// What takes long on a real card, the link's throughput before all, is asked where it is shown.
+#[test]
+fn the_table_asks_no_more_than_it_shows() {
+    if !namespaces() {
+        return;
+    }
+    let live = Live::new("guest-good", "h100-mig");
+    let calls = |args: &[&str]| {
+        let output = live.command(args).env("THRUWAY_SIM_TRACE", "1").output().expect("runs");
+        let trace = stderr(&output);
+        let names = trace.lines().filter_map(|line| line.split(' ').next()).filter(|name| name.starts_with("nvml"));
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (all, table, list) = (calls(&["smi", "-q"]), calls(&["smi"]), calls(&["smi", "-L"]));
+    for name in ["nvmlDeviceGetPcieThroughput", "nvmlDeviceGetNvLinkState", "nvmlDeviceGetGpuInstanceProfileInfoV"] {
+        let asked = |calls: &[String]| calls.iter().any(|call| call == name);
+        assert_eq!((asked(&all), asked(&table), asked(&list)), (true, false, false), "{name}");
+    }
+    assert!(table.iter().any(|call| call == "nvmlDeviceGetFieldValues"), "the power's average: {table:?}");
+    assert!(table.len() * 2 < all.len(), "{} of {}", table.len(), all.len());
+    assert!(ours(&live, &[]).contains("MIG devices:") && ours(&live, &["-L"]).contains("  MIG 1g."));
+}

@@ -121,7 +121,7 @@ pub fn measure(
     for (worker, module) in workers.iter().zip(&modules) {
         let bench = Bench::new(worker, module, peak(worker)?.multiprocessors.max(1) * BLOCKS)?;
         let (free, _) = worker.memory()?;
-        let bytes = (free / PART).min(MOST).max(16) / 16 * 16;
+        let bytes = (free / PART).clamp(16, MOST) / 16 * 16;
         ends.push((bench, worker.alloc(bytes)?, worker.alloc(bytes)?));
     }
     let mut links = Links::default();

@@ -17,13 +17,15 @@ pub use state::{
 
 pub use crate::nvml_live::vigil::{Said, Vigil};
 pub use crate::nvml_live::watch::{Watch, Xid};
-use crate::{Answer, Machine, Question};
+use crate::{Answer, Kind, Machine, Question};
 
 /// How much is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// What every report shows and checks need.
     Plain,
+    /// What nvidia-smi's table and list show: the plain report, the power's average, and the parts of a card that is cut.
+    Table,
     /// All topics: some milliseconds a card, and 40 for the throughput of its link.
     All,
     /// For who asks each second ([`Watch`]): all topics but the link's throughput. What a card is, its settings and MIG's, its
@@ -31,12 +33,14 @@ pub enum Depth {
     Now,
 }
 
-/// NVML's report. With [`Depth::All`] and [`Depth::Now`], a machine that answers only the plain question (an older capture) gives that.
+/// NVML's report. Beyond [`Depth::Plain`], a machine that answers only the plain question (an older capture) gives that.
 pub fn ask(machine: &dyn Machine, depth: Depth) -> Seen<NvmlReport> {
     let plain = || report(machine.ask(&Question::Nvml));
     match depth {
         Depth::Plain => plain(),
-        Depth::All | Depth::Now => match report(machine.ask(&Question::NvmlAll)) {
+        // a recording has all of it
+        Depth::Table if machine.kind() == Kind::Live => report(crate::nvml_live::ask(machine, depth)),
+        Depth::Table | Depth::All | Depth::Now => match report(machine.ask(&Question::NvmlAll)) {
             Seen::Absent | Seen::Unreadable(Reason::NotCaptured) => plain(),
             seen => seen,
         },

@@ -23,6 +23,13 @@ pub(super) fn mig(own: &Device<'_>, cut: bool) -> NvmlMig {
     }
 }
 
+/// The MIG devices alone, of a card that is cut.
+pub(super) fn parts(own: &Device<'_>) -> NvmlMig {
+    let max = said(own.max_mig_devices());
+    let devices = Seen::Is(devices(own, max.get().copied().unwrap_or(0)));
+    NvmlMig { max, devices, ..NvmlMig::default() }
+}
+
 fn name(profile: &Profile) -> Seen<String> {
     profile.name.as_ref().map(|name| name.trim_start_matches("MIG ").to_owned()).into()
 }

@@ -188,7 +188,7 @@ impl Session {
                 (part(cuda_driver_version_major(version)), part(cuda_driver_version_minor(version)))
             }),
             confidential: match depth {
-                Depth::Plain => Seen::Absent,
+                Depth::Plain | Depth::Table => Seen::Absent,
                 Depth::All | Depth::Now => said(self.calls.confidential()).map(topics::confidential),
             },
             gpus: Vec::new(),
@@ -229,8 +229,10 @@ impl Session {
             return gpu;
         }
         let mut gpu = plain::one(index, device, &self.calls);
-        if depth != Depth::Plain {
-            topics::add(&mut gpu, &own, driver, depth == Depth::All);
+        match depth {
+            Depth::Plain => {}
+            Depth::Table => topics::table(&mut gpu, &own),
+            Depth::All | Depth::Now => topics::add(&mut gpu, &own, driver, depth == Depth::All),
         }
         if depth == Depth::Now && gpu.uuid.is_there() {
             known.0.insert(index, (gpu.clone(), Instant::now()));

@@ -33,6 +33,15 @@ pub(super) fn add(gpu: &mut NvmlGpu, own: &Device<'_>, driver: Option<&String>, 
     uses(gpu, own);
 }
 
+/// What of them the table shows.
+pub(super) fn table(gpu: &mut NvmlGpu, own: &Device<'_>) {
+    let average = field(&own.fields(&[AVERAGE]), 0).map(|number| u32::try_from(number).unwrap_or(0));
+    gpu.power = Seen::Is(Box::new(NvmlPower { average, ..NvmlPower::default() }));
+    if gpu.mig_enabled.get() == Some(&true) {
+        gpu.mig = Seen::Is(Box::new(mig::parts(own)));
+    }
+}
+
 /// What of the topics changes from second to second, in one call for most of it; the rest stays as it was.
 pub(super) fn again(gpu: &mut NvmlGpu, own: &Device<'_>, driver: Option<&String>) {
     let fields = fields(own, driver);
@@ -180,13 +189,16 @@ fn errors(own: &Device<'_>) -> NvmlErrors {
     }
 }
 
+/// NVML_FI_DEV_POWER_AVERAGE of the GPU.
+const AVERAGE: (u32, u32) = (185, 0);
+
 /// NVML_FI_DEV_*: energy, memory temperature, replay counter and its rollovers; power average and instant of the GPU (0), the
 /// module (1) and the memory (2); margins of shutdown, slowdown, memory and GPU; times of two event reasons in ns.
 const FIELDS: [(u32, u32); 21] = [
     (82, 0),
     (94, 0),
     (95, 0),
-    (185, 0),
+    AVERAGE,
     (186, 0),
     (185, 2),
     (186, 2),

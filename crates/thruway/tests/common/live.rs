@@ -61,8 +61,9 @@ impl Live {
         live
     }
 
-    /// Of a tree whose cards lie at the addresses of the box's text, with all of the driver's simulated libraries.
-    pub fn several(tree: &str, text: &str) -> Live {
+    /// Of a tree that has the box's cards at their addresses, with all of the driver's simulated libraries.
+    pub fn several(tree: &str, name: &str) -> Live {
+        let text = View::named(name).expect("a box");
         let live = Live::of(tree, text);
         live.compute(text);
         live
