@@ -283,6 +283,31 @@ fn a_partial_tree_of_a_guest_says_why_it_has_no_iommu() {
     }
 }
 
+/// The recording of a guest with two real H100 SXM: both are named by every floor's words, and how they lie to each other.
+#[test]
+fn a_capture_of_two_real_cards_is_told_whole() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../gpu/tests/fixtures/h100x2-live/capture.tar.zst");
+    let ask = |words: &[&str]| {
+        let output = thruway(&[&["--from", file], words].concat());
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        stdout(&output)
+    };
+    assert!(ask(&["doctor"]).contains("All well as far as this machine goes."));
+    let topo = ask(&["topo"]);
+    for line in ["GPU0    X     NV18    0-31  0", "GPU1    NV18  X       0-31  0"] {
+        assert!(topo.contains(line), "{line}: {topo}");
+    }
+    let spec: serde_json::Value = serde_json::from_str(&ask(&["cdi", "generate"])).expect("a spec");
+    let names: Vec<&str> =
+        spec["devices"].as_array().expect("devices").iter().filter_map(|d| d["name"].as_str()).collect();
+    assert_eq!(names.len(), 5, "two by number, two by UUID, all: {names:?}");
+    let list = ask(&["smi", "-L"]);
+    assert_eq!(list.matches("NVIDIA H100 80GB HBM3 (UUID: GPU-").count(), 2, "{list}");
+    // the simulated server of the same cards lies as the real ones do
+    let simulated = stdout(&thruway(&["--sim", "eight-gpu", "topo"]));
+    assert_eq!(simulated.matches("NV18").count(), 8 * 7, "{simulated}");
+}
+
 /// The recording of a real H100 guest, as `thruway capture` wrote it there.
 #[test]
 fn a_capture_of_a_live_guest_is_well() {
