@@ -522,7 +522,7 @@ fn a_killed_writer_leaves_whole_files() {
     let (mut killed, mut seen) = (0, BTreeSet::new());
     // how many are met in the middle depends on what else the machine does
     for round in 0..600_u32 {
-        if round >= 60 && killed > 20 {
+        if round >= 60 && killed > 20 && seen.len() > 8 {
             break;
         }
         // two states in turn, so that each run has something to write
@@ -533,7 +533,8 @@ fn a_killed_writer_leaves_whole_files() {
         }
         let mut child =
             machine.command(&["refresh"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
-        std::thread::sleep(whole * (round * 17 % 60) / 45);
+        // a machine that is busier now than at the start is waited for longer
+        std::thread::sleep(whole * (round * 17 % 60) / 45 * (1 + round / 60));
         let _ = child.kill();
         killed += u32::from(!child.wait().expect("ends").success());
         let Ok(entries) = std::fs::read_dir(machine.at("/var/run/cdi")) else { continue };

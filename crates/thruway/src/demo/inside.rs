@@ -123,7 +123,8 @@ impl Inside {
                 // /dev/null's numbers: on a machine with a card NVIDIA's would be that card
                 if made.insert(name) {
                     let mode = Mode::from_raw_mode(0o666);
-                    mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(1, 3))?;
+                    mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(1, 3))
+                        .context("no device node can be made here")?;
                 }
                 node.host_path = Some(path.to_string_lossy().into_owned());
                 node.major = None;
