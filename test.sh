@@ -8,7 +8,7 @@ packages=(gcc libc6-dev pciutils mmdebstrap zstd attr acl util-linux libvirt-cli
   libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils qemu-system-x86 qemu-utils ovmf
   grub-efi-amd64-bin busybox-static kmod python3-venv ffmpeg
   prometheus chromium fonts-dejavu-core openssl tmux openssh-client openssh-server
-  docker.io containerd runc crun podman conmon uidmap slirp4netns strace dbus systemd libfaketime)
+  docker.io containerd runc crun podman conmon uidmap slirp4netns strace dbus systemd libfaketime man-db procps)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

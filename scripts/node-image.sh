@@ -6,7 +6,8 @@
 #   scripts/node-image.sh target/release/thruway-node out/image 0.1.0
 #   skopeo copy oci:out/image:0.1.0 docker://REGISTRY/thruway-node:0.1.0
 #
-# The same inputs give the same layer: names sorted, no owner, SOURCE_DATE_EPOCH (or 0) as every time.
+# The same inputs give the same layer: names sorted, no owner, SOURCE_DATE_EPOCH (or 0) as every time. The user is nobody: the
+# manifests say where the agent must be root. The commit stands in a label, where git tells one.
 set -eu
 
 if [ $# -ne 3 ]; then
@@ -61,6 +62,8 @@ fi
 printf 'root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n' >"$root/etc/passwd"
 find "$root" -exec touch --no-dereference --date="@$epoch" {} +
 
+revision=$(git -C "$(dirname "$0")" rev-parse HEAD 2>/dev/null || echo unknown)
+version=$("$program" --version | cut -d ' ' -f 2)
 created=$(date --utc --date="@$epoch" +%Y-%m-%dT%H:%M:%SZ)
 case $builder in
   umoci)
@@ -72,8 +75,12 @@ case $builder in
     umoci rm --image "$out:$tag" 2>/dev/null || true
     umoci new --image "$out:$tag"
     umoci config --image "$out:$tag" --no-history --created "$created" --architecture "$arch" --os linux \
-      --config.entrypoint /usr/bin/thruway-node --config.user 0:0 \
+      --config.entrypoint /usr/bin/thruway-node --config.user 65534:65534 \
       --config.label org.opencontainers.image.title=thruway-node \
+      --config.label "org.opencontainers.image.description=GPUs of a Kubernetes node: device plugin, labels, health" \
+      --config.label "org.opencontainers.image.version=$version" \
+      --config.label "org.opencontainers.image.revision=$revision" \
+      --config.label "org.opencontainers.image.created=$created" \
       --config.label org.opencontainers.image.licenses=Apache-2.0
     tar --directory="$root" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" \
       --create --file="$work/layer.tar" .
@@ -83,8 +90,11 @@ case $builder in
   buildah)
     container=$(buildah from scratch)
     buildah copy --quiet "$container" "$root" /
-    buildah config --arch "$arch" --os linux --entrypoint '["/usr/bin/thruway-node"]' --user 0:0 \
-      --label org.opencontainers.image.title=thruway-node --label org.opencontainers.image.licenses=Apache-2.0 "$container"
+    buildah config --arch "$arch" --os linux --entrypoint '["/usr/bin/thruway-node"]' --user 65534:65534 \
+      --label org.opencontainers.image.title=thruway-node --label org.opencontainers.image.licenses=Apache-2.0 \
+      --label "org.opencontainers.image.description=GPUs of a Kubernetes node: device plugin, labels, health" \
+      --label "org.opencontainers.image.version=$version" --label "org.opencontainers.image.revision=$revision" \
+      --label "org.opencontainers.image.created=$created" "$container"
     buildah commit --quiet --timestamp "$epoch" --rm "$container" "oci:$out:$tag"
     ;;
 esac

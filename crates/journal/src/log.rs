@@ -1,11 +1,11 @@
 //! The log as transactions: what `thruway log` shows and what recovery and undo work on.
 
-use model::{Digest, Plan};
+use model::{Digest, Op, Plan, ServiceVerb};
 use serde::Serialize;
 
 use crate::guard::Judged;
 use crate::wal::{Entry, Output, Parsed};
-use crate::{Error, Image};
+use crate::{Error, Image, STATE_DIR};
 
 /// One applied (or interrupted, or taken-back) plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,6 +24,39 @@ pub struct Transaction {
     pub(crate) ended: bool,
     #[serde(skip)]
     pub(crate) steps: Vec<StepRecord>,
+}
+
+impl Transaction {
+    /// True where something of it is still on the machine, beyond this directory of ours: what would be left where thruway
+    /// is taken away. What a boot ends (a value of sysfs, a binding) is gone where `boot`, the running one, is another than
+    /// the change's; what is over once done (a reload, a process that was ended) leaves nothing.
+    pub fn stands(&self, boot: Option<&str>) -> bool {
+        let same_boot = match (&self.boot, boot) {
+            (Some(then), Some(now)) => then == now,
+            _ => true,
+        };
+        let leaves = |op: &Op| match op {
+            Op::WriteFile { path, .. } | Op::RemoveFile { path } | Op::Link { path, .. } => !own(path),
+            Op::Sysfs { .. } | Op::Bind(_) => same_boot,
+            Op::Service { verb, .. } => match verb {
+                ServiceVerb::Enable | ServiceVerb::Disable => true,
+                ServiceVerb::Start | ServiceVerb::Stop => same_boot,
+                ServiceVerb::Restart | ServiceVerb::Reload | ServiceVerb::DaemonReload => false,
+            },
+            Op::EndProcess { .. } => false,
+            _ => true,
+        };
+        match self.state {
+            State::Undone => false,
+            State::Unfinished | State::HalfUndone => true,
+            State::Applied => self.plan.changes.iter().any(|change| leaves(&change.op)),
+        }
+    }
+}
+
+/// A file of our own state: promises, say.
+fn own(path: &str) -> bool {
+    path.strip_prefix(STATE_DIR).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -166,4 +199,64 @@ fn named(image: &Image) -> Result<(), String> {
 /// Sixty-four lower-case hex digits.
 pub(crate) fn is_name(digest: &Digest) -> bool {
     digest.0.len() == 64 && digest.0.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Before, Change, Content, Effective, Intent, Layer, Undo};
+
+    use super::*;
+
+    fn transaction(state: State, ops: Vec<Op>) -> Transaction {
+        let change = |op| Change {
+            layer: Layer::Host,
+            title: "a step".into(),
+            op,
+            expects: Before::Nothing,
+            because: Vec::new(),
+            risk: Vec::new(),
+            effective: Effective::Now,
+            undo: Undo::Exact,
+        };
+        let mut plan = Plan::new(Layer::Host, &Intent::default(), Default::default());
+        plan.changes = ops.into_iter().map(change).collect();
+        let boot = Some("a boot".to_owned());
+        Transaction { number: 1, at: 0, boot, plan, state, judged: None, ended: true, steps: Vec::new() }
+    }
+
+    fn file(path: &str) -> Op {
+        Op::WriteFile { path: path.into(), content: Content::Text(String::new()), mode: 0o644 }
+    }
+
+    #[test]
+    fn what_stands_is_what_would_be_left() {
+        let service = |verb| Op::Service { unit: "docker.service".into(), verb };
+        let value = Op::Sysfs { path: "/sys/x".into(), value: "1".into(), back: "0".into() };
+        for (op, now, later) in [
+            (file("/etc/modprobe.d/vfio.conf"), true, true),
+            (file("/var/lib/thruway/ledger/0000:26:00.0.json"), false, false),
+            (file("/var/lib/thruway-other"), true, true),
+            (Op::RemoveFile { path: "/etc/x".into() }, true, true),
+            (value, true, false),
+            (service(ServiceVerb::Enable), true, true),
+            (service(ServiceVerb::Stop), true, false),
+            (service(ServiceVerb::Restart), false, false),
+            (Op::EndProcess { pid: 1, name: "x".into(), started: 1 }, false, false),
+        ] {
+            let shown = format!("{op:?}");
+            let applied = transaction(State::Applied, vec![op]);
+            assert_eq!(applied.stands(Some("a boot")), now, "{shown}");
+            assert_eq!(applied.stands(Some("another")), later, "{shown}, after a boot");
+            assert_eq!(applied.stands(None), now, "{shown}, where the boot is not known");
+        }
+    }
+
+    #[test]
+    fn what_was_interrupted_stands_and_what_was_taken_back_does_not() {
+        let ours = || vec![file("/var/lib/thruway/ledger/x")];
+        assert!(transaction(State::Unfinished, ours()).stands(None));
+        assert!(transaction(State::HalfUndone, ours()).stands(None));
+        assert!(!transaction(State::Undone, vec![file("/etc/x")]).stands(None));
+        assert!(transaction(State::Applied, vec![ours().remove(0), file("/etc/x")]).stands(None));
+    }
 }

@@ -163,6 +163,10 @@ fn an_image_is_built_and_its_program_runs() {
     let config: Value =
         serde_json::from_slice(&std::fs::read(bundle.join("config.json")).expect("a file")).expect("its JSON");
     assert_eq!(config["process"]["args"], json!(["/usr/bin/thruway-node"]));
+    assert_eq!(config["process"]["user"]["uid"], 65534, "the manifests say where it must be root");
+    let labels = &config["annotations"];
+    assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"), "{labels}");
+    assert_eq!(labels["org.opencontainers.image.licenses"], "Apache-2.0");
     let said = Command::new("chroot").arg(bundle.join("rootfs")).args(["/usr/bin/thruway-node", "--version"]).output();
     let said = said.expect("chroot");
     if !said.status.success() && String::from_utf8_lossy(&said.stderr).contains("not permitted") {

@@ -187,13 +187,16 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
     let full = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
     let word = format!("{verb:?}").to_ascii_lowercase();
     let command = format!("systemctl {word} {unit}");
-    if !UNITS.iter().any(|dir| tree.has(&format!("{dir}/{full}"))) {
+    let mut units: Value = tree.stored("units.json").unwrap_or_else(|| json!({}));
+    // systemd keeps a unit that runs, whatever becomes of its file
+    let runs = || units.get(&full).and_then(|state| state.get("active")) == Some(&Value::Bool(true));
+    let known = UNITS.iter().any(|dir| tree.has(&format!("{dir}/{full}")));
+    if !known && (verb != ServiceVerb::Stop || !runs()) {
         return Err(no(&command, format!("Failed to {word} {full}: Unit {full} not found.")));
     }
     if matches!(verb, ServiceVerb::Enable | ServiceVerb::Disable) {
         links(tree, &full, verb == ServiceVerb::Enable).map_err(|error| failed(&command, error))?;
     }
-    let mut units: Value = tree.stored("units.json").unwrap_or_else(|| json!({}));
     let Some(all) = units.as_object_mut() else { return Err(no(&command, "units.json is no object")) };
     let state = all.entry(full.clone()).or_insert_with(|| json!({"active": true, "enabled": true, "restarts": 0}));
     let restarts = state.get("restarts").and_then(Value::as_u64).unwrap_or(0);
@@ -224,7 +227,17 @@ fn service(tree: &Tree, unit: &str, verb: ServiceVerb) -> Result<(), HandError> 
     if full == "docker.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start | ServiceVerb::Reload) {
         docker(tree, verb != ServiceVerb::Reload).map_err(|message| no(&command, message))?;
     }
+    if full == "thruway-cdi-refresh.service" && matches!(verb, ServiceVerb::Restart | ServiceVerb::Start) {
+        specs(tree).map_err(|message| no(&command, message))?;
+    }
     tree.store("units.json", &units).map_err(|error| failed(&command, error))
+}
+
+/// What thruway's own service does first: the specs of the driver that runs.
+fn specs(tree: &Tree) -> Result<(), String> {
+    let cache = journal::cache::Cache::open(tree.root.path()).map_err(|error| error.to_string())?;
+    let carried = cdi::carry_out(&tree.root, &cache, cdi::OUTPUT_DIR, &cdi::Options::default());
+    carried.map(drop).map_err(|error| error.to_string())
 }
 
 /// The links that `WantedBy=` asks for (systemd.unit(5)).

@@ -39,7 +39,7 @@ pub fn jellyfin(global: &Global, verb: JellyfinVerb) -> anyhow::Result<u8> {
             stands::undone(global, &target, &UndoArgs { number, by: None, yes, dry_run }, &FLOOR)
         }
         JellyfinVerb::Give { to, card } => give(global, to, card.as_deref()),
-        JellyfinVerb::Log { url } => stands::log_page(global, &jellyfin_api::log(&url)?),
+        JellyfinVerb::Log { url } => stands::log_page(global, &jellyfin_api::log(&url)?, false),
     }
 }
 

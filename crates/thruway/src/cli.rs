@@ -4,6 +4,7 @@ mod app;
 mod bind;
 mod cdi;
 mod cluster;
+mod floors;
 mod jellyfin;
 mod mig;
 mod nvml;
@@ -12,6 +13,7 @@ mod stress;
 mod top;
 mod trial;
 mod up;
+mod wish;
 
 use std::path::PathBuf;
 
@@ -24,6 +26,7 @@ pub use cdi::{
     CdiVerb, FormWish, GenerateArgs, NameStrategy, RefreshArgs, RelativeTo, RootArgs, SpecArgs, TransformVerb,
 };
 pub use cluster::{KubeVerb, PatchArgs, Words};
+pub use floors::{GuestVerb, HostVerb, Verb, VmVerb};
 pub use jellyfin::{GiveTo, JellyfinVerb, ServerArgs};
 pub use mig::{MigCards, MigVerb, MigWish};
 pub use nvml::{GpusArgs, SmiArgs};
@@ -31,7 +34,8 @@ pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
 pub use top::TopArgs;
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
-pub use up::{DownArgs, FleetArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
+pub use up::{DownArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
+pub use wish::{ApplyArgs, GuardWish, HintWish, PlanArgs, RuntimeWish, UndoArgs, WishArgs};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -249,7 +253,7 @@ pub enum Command {
         verb: WayVerb,
     },
     /// List the changes made to this machine
-    Log,
+    Log(LogArgs),
     /// Judge the boot that a change waited for: what the boot guard's unit runs (plan --guard)
     Guard(GuardArgs),
     /// Record this machine, read-only and redacted, into one file
@@ -321,198 +325,21 @@ pub enum Command {
         #[command(subcommand)]
         verb: CdiVerb,
     },
+    /// Print every command as Markdown (docs/commands.md)
+    #[command(hide = true)]
+    Commands {
+        /// Say of a command line whether the grammar takes it, and run nothing
+        #[arg(long, num_args = 1.., value_name = "WORDS", allow_hyphen_values = true)]
+        parse: Vec<String>,
+    },
     /// Print a completion script for your shell
     Completions { shell: clap_complete::Shell },
-    /// Print the man page
-    Man,
-}
-
-/// The same verbs on every floor.
-#[derive(Subcommand, Debug)]
-pub enum Verb {
-    /// What is wrong on this floor
-    Doctor,
-    /// Show what would be changed on this floor
-    Plan(PlanArgs),
-    /// Carry a plan for this floor out: shows it first and asks
-    Apply(ApplyArgs),
-    /// Look again at what was applied on this floor
-    Verify,
-    /// What this floor is here, who has each card, to whom it is promised, and what was changed
-    Status,
-    /// Take the newest change of this floor back
-    Undo(UndoArgs),
-}
-
-/// The host floor's verbs: those of every floor, and its own.
-#[derive(Subcommand, Debug)]
-pub enum HostVerb {
-    #[command(flatten)]
-    Common(Verb),
-    /// What weakens this host's isolation, and what old guides left on it
-    Audit,
-    /// Give a card to vfio-pci now, without a reboot: its whole IOMMU group, until the next boot
-    #[command(
-        long_about = "Give a card to vfio-pci now, without a reboot: its whole IOMMU group, until the next boot.\n\n\
-                      Whoever uses the card is found first and named; nothing is torn from anybody. A failure halfway is \
-                      taken back. A driver that does not let go in time is reported, not waited for. Take it back with \
-                      thruway host unbind or thruway undo."
-    )]
-    Bind(BindArgs),
-    /// Give a card back to the driver that had it before, now
-    Unbind(UnbindArgs),
-}
-
-/// The guest floor's verbs: those of every floor, and its own.
-#[derive(Subcommand, Debug)]
-pub enum GuestVerb {
-    #[command(flatten)]
-    Common(Verb),
-    /// Which driver a card needs: branch, open or proprietary modules, by a table with its sources
-    #[command(
-        long_about = "Which driver a card needs: branch, open or proprietary modules, by a table with its sources. Of the \
-                      cards here, or of any PCI id, before you buy.\n\nExit status: 0 known, and the running driver fits; \
-                      1 it does not, or a card is unknown."
-    )]
-    Driver {
-        /// A PCI id (10de:1d01), or a card of this machine by number, address, UUID or name; none: all of them
-        #[arg(value_name = "CARD")]
-        cards: Vec<String>,
+    /// Print the man page, or write every command's
+    Man {
+        /// Write the pages of all commands, and of the programs beside this one, into this directory
+        #[arg(long, value_name = "DIR")]
+        all: Option<PathBuf>,
     },
-}
-
-/// The VM floor's verbs: those of every floor, and its own.
-#[derive(Subcommand, Debug)]
-pub enum VmVerb {
-    #[command(flatten)]
-    Common(Verb),
-    /// List the VMs of this machine: state, cards, start with the host, machine type and firmware
-    List,
-    /// Say what would fail before a VM starts; after a failed start, explain its logs
-    Check {
-        /// The VM: Proxmox VE's number, or a name
-        #[arg(value_name = "VM")]
-        vm: String,
-    },
-}
-
-/// What is wanted.
-#[derive(Args, Debug, Clone, Default)]
-pub struct WishArgs {
-    /// The card to give away, by address; may be repeated
-    #[arg(long, value_name = "BDF")]
-    pub give: Vec<Bdf>,
-    /// Who gets it: vm:100, or a libvirt name as vm:NAME
-    #[arg(long, value_name = "WHOM")]
-    pub to: Option<String>,
-    /// Accept a loss by the id of the check that refuses, e.g. host/console-lost; may be repeated
-    #[arg(long, value_name = "ID")]
-    pub allow: Vec<String>,
-    /// Bind it now as well, without waiting for the reboot
-    #[arg(long, conflicts_with = "at_boot")]
-    pub now: bool,
-    /// From the next boot on (the default)
-    #[arg(long)]
-    pub at_boot: bool,
-    /// With --now: stop what uses the card (units, and processes by SIGTERM)
-    #[arg(long, requires = "now")]
-    pub stop_holders: bool,
-    /// Bind by vendor and device id (also catches twin cards)
-    #[arg(long)]
-    pub by_ids: bool,
-    /// Also take away what old guides left: dead settings, and those that weaken the host
-    #[arg(long)]
-    pub clean: bool,
-    /// Install the driver from this file of NVIDIA's (NVIDIA-Linux-x86_64-VERSION.run), not from the distribution's packages.
-    /// It is checked against its own sums; nothing is ever downloaded by thruway
-    #[arg(long, value_name = "FILE")]
-    pub driver_file: Option<PathBuf>,
-    /// The container engine to configure: docker, containerd, crio, podman, k3s, rke2
-    #[arg(long, value_name = "ENGINE")]
-    pub engine: Option<String>,
-    /// Whose runtime engines are to know by the name nvidia: thruway's own, NVIDIA's, or none (CDI alone). Without it,
-    /// the one that is installed, where an engine needs one
-    #[arg(long, value_enum, value_name = "WHOSE")]
-    pub runtime: Option<RuntimeWish>,
-    /// Say in the engine's configuration that it reads CDI specs, also where that is its default
-    #[arg(long)]
-    pub cdi: bool,
-    /// Put thruway in the place of NVIDIA's container toolkit: its units off, its specs and hooks away, its names in the
-    /// engines' configuration changed; its config.toml stays and is read. Undo brings all of it back
-    #[arg(long)]
-    pub replace_toolkit: bool,
-    /// Make the GPU runtime the engine's default
-    #[arg(long)]
-    pub default_runtime: bool,
-    /// The Deployment to patch, as NAMESPACE/NAME
-    #[arg(long, value_name = "NAME")]
-    pub deployment: Option<String>,
-    /// Have systemd look, after the boot that the plan waits for, whether it came true; with `undo`, take it back and
-    /// boot once more if the network's gateway does not answer
-    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "report")]
-    pub guard: Option<GuardWish>,
-    /// Tell the VM's guest where its cards sit on this host: address, slot, NUMA node, link, as OEM strings of its SMBIOS;
-    /// whoever is root in the guest can read it. =host: this host's name too; =none: take it out again
-    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "card")]
-    pub hint: Option<HintWish>,
-    /// With --guard: where thruway lies on that machine; without it, where this program lies here
-    #[arg(long, value_name = "PATH", requires = "guard")]
-    pub guard_program: Option<PathBuf>,
-    /// Whose change this is: what `thruway up` puts on what it does
-    #[arg(long, value_name = "ID", hide = true)]
-    pub by: Option<String>,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuardWish {
-    /// Verify and write down what was found
-    Report,
-    /// The same; and if the network does not come back, undo and boot once more
-    Undo,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuntimeWish {
-    /// /usr/bin/thruway-runtime
-    Thruway,
-    /// NVIDIA's nvidia-container-runtime
-    Nvidia,
-    /// None: CDI alone
-    None,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HintWish {
-    /// Each card's address, slot, NUMA node and link
-    Card,
-    /// The same, and this host's name
-    Host,
-    /// Nothing; what was told before is taken out
-    None,
-}
-
-#[derive(Args, Debug, Clone, Default)]
-pub struct PlanArgs {
-    #[command(flatten)]
-    pub wish: WishArgs,
-    /// Write the plan to this file, for `thruway apply FILE`
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-}
-
-#[derive(Args, Debug, Clone, Default)]
-pub struct ApplyArgs {
-    /// A plan written by `plan --out`; without it, one is made now
-    #[arg(value_name = "PLAN")]
-    pub plan: Option<PathBuf>,
-    #[command(flatten)]
-    pub wish: WishArgs,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Show the plan and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -532,19 +359,11 @@ pub struct AssignArgs {
 }
 
 #[derive(Args, Debug, Clone, Default)]
-pub struct UndoArgs {
-    /// The change's number in `thruway log`; without it, the newest
-    #[arg(value_name = "N")]
-    pub number: Option<u64>,
-    /// All changes that bear this id, newest first: what `thruway down` takes back
-    #[arg(long, value_name = "ID", hide = true, conflicts_with = "number")]
-    pub by: Option<String>,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Show what would be taken back and change nothing
+pub struct LogArgs {
+    /// Only what still stands beyond thruway's own notes: what would be left here without thruway. Exit status 1 where
+    /// something does, 0 where nothing does
     #[arg(long)]
-    pub dry_run: bool,
+    pub standing: bool,
 }
 
 #[derive(Args, Debug, Clone, Default)]
@@ -571,6 +390,10 @@ pub struct DemoArgs {
     /// Lay a simulated machine out as a tree in an empty directory, for --root
     #[arg(long, num_args = 2, value_names = ["BOX", "DIR"])]
     pub build: Option<Vec<String>>,
+    /// Let something happen to machines that were laid out by --build: boot DIR; start HOST-DIR VMID GUEST-DIR; stop HOST-DIR
+    /// VMID; apt DIR PACKAGES; film DIR
+    #[arg(long, num_args = 1.., value_names = ["EVENT", "WORDS"], conflicts_with_all = ["build", "list", "script"])]
+    pub event: Option<Vec<String>>,
 }
 
 #[derive(Args, Debug, Clone, Default)]

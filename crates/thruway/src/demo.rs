@@ -6,8 +6,11 @@
 //! # prose, shown to the reader
 //! machine host seed-host        lay the box seed-host out and call it "host"
 //! host$ thruway doctor          run a command line on it; its exit status is shown when it is not 0
-//! @ boot host                   what happens to the machines meanwhile (see `Event`)
+//! @ boot host                   what happens to the machines meanwhile (see `Stage::event`)
 //! ```
+
+mod agent;
+mod inside;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
@@ -19,8 +22,9 @@ use machine::{Machine, MachineExt as _, Root};
 use model::{Digest, Seen};
 
 use crate::cli::{Cli, DemoArgs, Global};
-use crate::paint::{Page, Tone, paint, wrap};
+use crate::paint::{Page, Tone, paint, tame, wrap};
 use crate::{DONE, say};
+use inside::Inside;
 
 /// The whole way of the homelab that thruway was made for.
 const SEED: &str = include_str!("scenes/seed.scene");
@@ -38,6 +42,14 @@ pub fn demo(global: &Global, args: &DemoArgs) -> anyhow::Result<u8> {
         sim::build_named(name, &scratch)?;
         say(&format!("The simulated machine {name} is laid out. Look at it with: thruway --root {dir} doctor\n"))?;
         return Ok(DONE);
+    }
+    if let Some(event) = &args.event {
+        let mut stage = Stage { global, step: false, machines: BTreeMap::new(), remembered: BTreeMap::new() };
+        for dir in event.iter().filter(|word| std::path::Path::new(word).is_dir()) {
+            let tree = Scratch::again(dir.as_ref()).with_context(|| format!("{dir} is no simulated machine"))?;
+            stage.machines.insert(dir.clone(), tree);
+        }
+        return stage.event(&event.join(" ")).map(|()| DONE);
     }
     let (name, text) = match &args.script {
         Some(path) => {
@@ -142,6 +154,20 @@ impl Stage<'_> {
                 sim::physics::play_film(self.machine(name)?.path())?;
                 format!("a film plays on {name}")
             }
+            "agent" => {
+                let [name] = words(rest)?;
+                let page = agent::page(&Root::tree(self.machine(name)?.path())?)?;
+                say(&format!(
+                    "{}\n{page}\n",
+                    paint(Tone::Warn, &format!("» what {name}'s agent tells a kubelet (simulated)"))
+                ))?;
+                return self.wait();
+            }
+            "inside" => {
+                let [name] = words(rest)?;
+                self.inside(name)?;
+                return self.wait();
+            }
             "remember" => {
                 let [name] = words(rest)?;
                 let print = fingerprint(&Root::tree(self.machine(name)?.path())?);
@@ -166,8 +192,50 @@ impl Stage<'_> {
         say(&format!("{}\n\n", paint(Tone::Warn, &format!("» {said} (simulated)"))))
     }
 
+    /// Two containers of runc: one that asks for the card, and one that does not.
+    fn inside(&self, name: &str) -> anyhow::Result<()> {
+        let tree = self.machine(name)?.path().to_owned();
+        let tried = Inside::find().and_then(|inside| {
+            let asked = inside.smi(&tree, true).map_err(|error| format!("{error:#}"))?;
+            let unasked = inside.smi(&tree, false).map_err(|error| format!("{error:#}"))?;
+            Ok((inside, asked, unasked))
+        });
+        let (inside, asked, unasked) = match tried {
+            Ok(tried) => tried,
+            Err(why) => {
+                return say(&format!("{}\n\n", paint(Tone::Warn, &format!("» not shown: a container of runc. {why}"))));
+            }
+        };
+        let library = match inside.library {
+            Some(_) => "the card in it is the simulated library's",
+            None => {
+                "in it thruway reads the simulated machine's tree, for the simulated NVML is not beside this program"
+            }
+        };
+        let text =
+            format!("» a container, for real: thruway-runtime, then runc, on this machine; {library} (simulated)");
+        say(&format!(
+            "{}\n\n",
+            wrap(&text, 98).iter().map(|line| paint(Tone::Warn, line)).collect::<Vec<_>>().join("\n")
+        ))?;
+        for (asks, said) in [(true, asked), (false, unasked)] {
+            let asks = if asks { "NVIDIA_VISIBLE_DEVICES=all " } else { "" };
+            say(&format!(
+                "{}{}\n\n",
+                paint(Tone::Faint, "container$ "),
+                paint(Tone::Code, &format!("{asks}thruway smi"))
+            ))?;
+            say(&format!("{}\n", said.out.lines().map(tame).collect::<Vec<_>>().join("\n")))?;
+            if said.status != 0 {
+                say(&format!("{}\n", paint(Tone::Faint, &format!("[exit status {}]", said.status))))?;
+            }
+            say("\n")?;
+        }
+        Ok(())
+    }
+
     fn machine(&self, name: &str) -> anyhow::Result<&Scratch> {
-        self.machines.get(name).with_context(|| format!("no machine is called {name} yet"))
+        self.machines.get(name).with_context(|| format!("no machine is called {name} yet, and no directory holds one"))
     }
 
     /// With --step, a key before each command and event.

@@ -13,6 +13,7 @@ mod change;
 mod cli;
 mod cluster;
 mod codecs;
+mod commands;
 mod demo;
 mod doctor;
 mod driver;
@@ -23,6 +24,7 @@ mod gpus_detail;
 mod guard;
 mod jellyfin_api;
 mod lab;
+mod manual;
 mod mig;
 mod paint;
 mod plans;
@@ -123,7 +125,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Up(args) => up::up(global, &args),
         Command::Down(args) => up::down(global, &args),
         Command::Way { verb } => up::way(global, &verb),
-        Command::Log => stands::log(global),
+        Command::Log(args) => stands::log(global, &args),
         Command::Guard(args) => guard::guard(global, &args),
         Command::Capture { output, no_redact } => record::capture(global, &output, no_redact),
         Command::Explain { log: Some(path), .. } => {
@@ -153,16 +155,14 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             advice::advice(global, app.as_deref(), codecs_of.as_deref())
         }
         Command::Cdi { verb } => specs::run(global, &verb),
+        Command::Commands { parse } if !parse.is_empty() => commands::parse(&parse),
+        Command::Commands { .. } => commands::markdown(&Cli::command()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "thruway", &mut script);
             say(&String::from_utf8_lossy(&script)).map(|()| DONE)
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            say(&String::from_utf8_lossy(&page)).map(|()| DONE)
-        }
+        Command::Man { all } => manual::man(all.as_deref()),
     }
 }
 

@@ -3,6 +3,7 @@
 use machine::Machine;
 use model::{Change, Content, Effective, Hold, KubeVerb, Layer, Op, Outcome, OutcomeState, Plan, Risk, Undo};
 use similar::TextDiff;
+use up::quote;
 
 use crate::paint::{Page, Tone, paint, plural};
 
@@ -102,14 +103,14 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
         }
         Op::Proxmox { vmid, set, delete, .. } => {
             for (key, value) in set {
-                page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --{key} {}", quoted(value)));
+                page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --{key} {}", quote(value)));
             }
             if !delete.is_empty() {
                 page.whole(4, "", 0, Tone::Code, &format!("qm set {vmid} --delete {}", delete.join(",")));
             }
         }
         Op::ProxmoxMapping { id, map } => {
-            let maps: Vec<String> = map.iter().map(|map| format!("--map {}", quoted(map))).collect();
+            let maps: Vec<String> = map.iter().map(|map| format!("--map {}", quote(map))).collect();
             page.whole(
                 4,
                 "",
@@ -153,17 +154,6 @@ fn change_lines(page: &mut Page, number: usize, change: &Change, machine: &dyn M
             page.whole(4, "", 0, Tone::Code, &format!("{verb} {} {place}{}", op.kind, op.name));
             page.diff(6, &op.preview);
         }
-    }
-}
-
-/// A word as a shell takes it: in single quotes where it holds more than plain characters.
-fn quoted(word: &str) -> String {
-    let plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '=' | '/' | '+' | '@' | '%');
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use anyhow::bail;
 use journal::{Journal, State, Transaction};
+use machine::MachineExt as _;
 use model::{Intent, Layer, OutcomeState};
 
 use crate::bind;
 use crate::change::{agreed, loose_ends, progress_line, recover, rootly};
-use crate::cli::{Global, UndoArgs};
+use crate::cli::{Global, LogArgs, UndoArgs};
 use crate::paint::{Page, Tone, paint};
 use crate::plans;
 use crate::pve_api;
@@ -204,20 +205,25 @@ fn taken_back(
     say(&(says + "\n")).map(|()| DONE)
 }
 
-pub fn log(global: &Global) -> anyhow::Result<u8> {
+pub fn log(global: &Global, args: &LogArgs) -> anyhow::Result<u8> {
     // what was done to a node by its API is written down here: it need not be asked
-    let log = match pve_api::log(global)? {
-        Some(log) => log,
+    let (mut log, boot) = match pve_api::log(global)? {
+        Some(log) => (log, None),
         None => match Target::open(global)? {
             Target::Captured(_) => bail!("a capture has no journal"),
-            target => target.log()?,
+            target => (target.log()?, target.machine().value("/proc/sys/kernel/random/boot_id").is()),
         },
     };
-    log_page(global, &log)
+    if args.standing {
+        log.retain(|transaction| transaction.stands(boot.as_deref()));
+    }
+    let found = args.standing && !log.is_empty();
+    log_page(global, &log, args.standing)?;
+    Ok(if found { FOUND } else { DONE })
 }
 
 /// The changes that were made, on paper.
-pub fn log_page(global: &Global, log: &[Transaction]) -> anyhow::Result<u8> {
+pub fn log_page(global: &Global, log: &[Transaction], standing: bool) -> anyhow::Result<u8> {
     if global.json {
         let report = serde_json::json!({ "schema": 1, "changes": log });
         say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
@@ -225,7 +231,10 @@ pub fn log_page(global: &Global, log: &[Transaction]) -> anyhow::Result<u8> {
     }
     let mut page = Page::new();
     if log.is_empty() {
-        page.line("Nothing was ever changed here by thruway.");
+        page.line(match standing {
+            true => "Nothing of thruway's changes stands here.",
+            false => "Nothing was ever changed here by thruway.",
+        });
     }
     for transaction in log {
         let (state, tone) = match transaction.state {

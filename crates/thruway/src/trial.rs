@@ -1,7 +1,7 @@
 //! `thruway container test`: a container started by the engine's own client, as the user would, and the way of the card into it
 //! proved step by step.
 
-mod bundle;
+pub mod bundle;
 mod client;
 pub mod probe;
 

@@ -230,9 +230,35 @@ fn the_demo_plays_and_its_output_is_the_recorded_one() {
     println!("the demo took {:.1} s", start.elapsed().as_secs_f64());
     assert_eq!(output.status.code(), Some(0), "{}\n{}", stdout(&output), stderr(&output));
     let text = stdout(&output);
-    // The log's times are of today.
+    // The log's times are of today, and the container is shown where it can be.
+    let (before, rest) =
+        text.split_once("» a container, for real").or(text.split_once("» not shown: a container")).expect("it");
+    let (inside, after) = rest.split_once("\n» ").expect("what comes after it");
+    let text: String = format!("{before}» A CONTAINER, OR WHY NOT\n» {after}");
     let text: String = text.lines().map(|line| format!("{}\n", untimed(line))).collect();
     insta::assert_snapshot!("demo", text);
+    let mut needs = ["thruway-runtime", "thruway-hook", "deps/libsimnvml.so"].map(built).to_vec();
+    needs.push(
+        ["/usr/sbin/runc", "/usr/bin/runc"]
+            .map(std::path::PathBuf::from)
+            .into_iter()
+            .find(|path| path.exists())
+            .unwrap_or_default(),
+    );
+    if !rustix::process::geteuid().is_root() || needs.iter().any(|path| !path.exists()) {
+        assert!(inside.starts_with(' ') || inside.starts_with('.'), "{inside}");
+        println!("SKIP: a container in the demo needs root and {needs:?}; it said: {inside}");
+        return;
+    }
+    let (asked, unasked) =
+        inside.split_once("container$ thruway smi").unwrap_or_else(|| panic!("it was not shown:{inside}"));
+    assert!(asked.contains("NVIDIA GeForce GT 1030") && asked.contains("535.183.01"), "{inside}");
+    assert!(unasked.contains("[exit status 9]") && !unasked.contains("GT 1030"), "{inside}");
+}
+
+/// What cargo puts beside the program.
+fn built(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_BIN_EXE_thruway")).with_file_name("").join(name)
 }
 
 /// `2026-11-24 04:20:21Z` → `TIME`.

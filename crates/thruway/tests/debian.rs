@@ -7,57 +7,14 @@
 #![allow(clippy::print_stdout, reason = "says what it skips and counts")]
 
 mod common;
+#[path = "common/tree.rs"]
+mod tree;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use common::{differ, snapshot};
-
-const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,initramfs-tools,zstd,linux-image-amd64,grub-pc,grub2-common";
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
-    text
-}
-
-fn can_run() -> Result<(), String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("not root: chroot and mounts are needed".into());
-    }
-    for program in ["mmdebstrap", "unshare", "chroot"] {
-        if Command::new(program).arg("--version").output().is_err() {
-            return Err(format!("{program} is not installed (./test.sh installs it)"));
-        }
-    }
-    Ok(())
-}
-
-/// The tree as mmdebstrap made it, kept between runs.
-fn base() -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-12");
-    if dir.join("boot/grub").is_dir() {
-        return dir;
-    }
-    let making = dir.with_extension("making");
-    let _ = std::fs::remove_dir_all(&making);
-    println!("making a Debian 12 tree (a minute or two; kept for later runs)");
-    run(Command::new("mmdebstrap").args([
-        "--mode=root",
-        "--variant=minbase",
-        "--aptopt=APT::Install-Recommends \"false\"",
-        "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--dpkgopt=path-exclude=/usr/share/man/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*",
-        &format!("--include={PACKAGES}"),
-        "--essential-hook=echo 'grub-pc grub-pc/install_devices_empty boolean true' | chroot \"$1\" debconf-set-selections",
-        "bookworm",
-    ]).arg(&making));
-    // The initrd of every kernel is made in the test itself; MODULES=dep would look for this machine's disk.
-    std::fs::rename(&making, &dir).expect("the finished tree takes its name");
-    dir
-}
+use tree::{base, can_run, run};
 
 fn done(root: &Path, args: &[&str]) -> String {
     let output = common::on(root, args);

@@ -411,6 +411,7 @@ impl Walker<'_> {
         if container.default_runtime {
             words.push("--default-runtime");
         }
+        self.programs(worker, container.runtime.as_deref() == Some("thruway"))?;
         let remote = worker.remote();
         self.floor(&remote, worker, "container", &words)?;
         self.verify(&remote, worker, "container", "the engine knows the card")?;

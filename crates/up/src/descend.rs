@@ -14,6 +14,7 @@ impl Walker<'_> {
             self.wake()?;
             let guest = self.visit(&place, true)?;
             taken += self.take_back(&guest)?;
+            self.programs_back(&guest)?;
             self.boot_back(&guest)?;
             self.leave(&guest)?;
         }
@@ -21,6 +22,7 @@ impl Walker<'_> {
             let host = self.visit(&self.host(), false)?;
             self.halt(&host)?;
             taken += self.take_back(&host)?;
+            self.programs_back(&host)?;
             self.boot_back(&host)?;
             self.leave(&host)?;
         }

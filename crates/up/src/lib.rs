@@ -17,6 +17,7 @@ mod fleet;
 mod graph;
 mod look;
 mod outline;
+mod programs;
 mod reach;
 mod remote;
 mod state;

@@ -75,6 +75,12 @@ pub fn outline(way: &Way) -> Vec<Node> {
         }
         steps.add("guest/verify".into(), worker, at(worker), "the driver runs and answers for the card".into(), false);
         if let Some(container) = &way.container {
+            let programs = if container.runtime.as_deref() == Some("thruway") {
+                "thruway-hook, thruway-runtime"
+            } else {
+                "thruway-hook"
+            };
+            steps.add(format!("{worker}/programs"), worker, at(worker), format!("{programs} in /usr/bin"), true);
             let engine = container.engine.clone().unwrap_or_else(|| "the engine that is there".into());
             steps.add(
                 "container/apply".into(),

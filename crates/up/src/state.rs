@@ -20,6 +20,9 @@ pub struct Kept {
     /// Machines on which something may have been changed (`host`, `guest`, `here`): written before the first change.
     #[serde(default)]
     pub touched: Vec<String>,
+    /// Programs that were put on a machine, by path with their SHA-256: written before the first byte of them.
+    #[serde(default)]
+    pub placed: std::collections::BTreeMap<String, std::collections::BTreeMap<String, String>>,
     /// The VM was started, and was not running before.
     #[serde(default)]
     pub started: bool,

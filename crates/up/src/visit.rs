@@ -48,7 +48,7 @@ impl Visit {
         format!("{}/{name}", self.dir.as_deref().unwrap_or("/tmp"))
     }
 
-    fn shell(&self, script: &str, root: bool, limit: Duration) -> Result<(i32, String), Lost> {
+    pub fn shell(&self, script: &str, root: bool, limit: Duration) -> Result<(i32, String), Lost> {
         shell(&self.reach, script, root && self.place.sudo, limit)
     }
 
@@ -87,7 +87,8 @@ impl Walker<'_> {
         })?;
         let visit = Rc::new(visit);
         self.visits.push(Rc::clone(&visit));
-        if !self.go.dry_run {
+        // what is done by an API is no machine's to be held
+        if !self.go.dry_run && role != "here" {
             self.step(role, &format!("{role}/hold"), "nobody else's up is at work there", |walker| {
                 walker.hold(&visit)
             })?;
@@ -139,13 +140,7 @@ impl Walker<'_> {
         Ok(((reach, arch.to_owned(), own), says, false))
     }
 
-    fn program(
-        &mut self,
-        place: &Place,
-        reach: Reach,
-        arch: &str,
-        own: &Own,
-    ) -> Came<Visit> {
+    fn program(&mut self, place: &Place, reach: Reach, arch: &str, own: &Own) -> Came<Visit> {
         let go = self.go;
         let id = &self.state.kept.id;
         let base = if own.system { SYSTEM.to_owned() } else { format!("{}/{OWN}", own.home) };
@@ -227,7 +222,7 @@ impl Walker<'_> {
     }
 
     /// Beside its place, then moved there: a copy that was cut off is never taken for the program.
-    fn upload(&mut self, visit: &Visit, ours: &Path, there: &str, size: u64) -> Result<(), Trouble> {
+    pub fn upload(&mut self, visit: &Visit, ours: &Path, there: &str, size: u64) -> Result<(), Trouble> {
         let new = crate::quote(&format!("{there}.new"));
         let script = format!("umask 022; cat > {new} && chmod 755 {new} && mv -f -- {new} {}", crate::quote(there));
         let words = ["sh".to_owned(), "-c".to_owned(), script];

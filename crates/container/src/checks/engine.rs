@@ -46,7 +46,7 @@ pub(super) const GPU_WAY: Check<Facts> = Check {
             let value = docker.nvidia_path().unwrap_or_else(|| "no runtime named nvidia".to_owned());
             trouble = trouble.seen(Source::file(&docker.config.path), value);
         }
-        trouble = match &facts.toolkit.runtime {
+        trouble = match facts.toolkit.runtime.as_ref().or(facts.own.runtime.as_ref()) {
             Some(path) => trouble.fix(
                 Fix::planned(
                     format!("name {path} as Docker's runtime nvidia"),

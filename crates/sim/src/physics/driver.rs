@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use machine::codecs::{CodecsReport, DecodeCap, GpuCodecs};
 use machine::nvml::{NvmlGpu, NvmlReport};
 use machine::{Answer, Machine as _, Question};
 use model::{PciId, Seen};
 use serde::{Deserialize, Serialize};
+use simcards::view::View;
 use simdriver::files::{LIBRARIES as LISTED, PROGRAMS};
 
 use super::{PhysicsError, snapshot};
@@ -58,13 +60,11 @@ pub fn install_packages(root: &Path, packages: &[&str]) -> Result<(), PhysicsErr
         }
         match package {
             "gcc" | "make" => tree.write_mode(&format!("/usr/bin/{package}"), "simulated program\n", 0o755)?,
-            "nvidia-container-toolkit" => {
-                for program in
-                    ["nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-ctk", "nvidia-container-cli"]
-                {
-                    tree.write_mode(&format!("/usr/bin/{program}"), "simulated program\n", 0o755)?;
-                }
-            }
+            "nvidia-container-toolkit" => programs(
+                &tree,
+                &["nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-ctk", "nvidia-container-cli"],
+            )?,
+            "thruway" => programs(&tree, &["thruway", "thruway-runtime", "thruway-hook", "thruway-node"])?,
             _ => {
                 if let Some(release) = package.strip_prefix("linux-headers-") {
                     headers(&tree, release)?;
@@ -73,6 +73,10 @@ pub fn install_packages(root: &Path, packages: &[&str]) -> Result<(), PhysicsErr
         }
     }
     tree.write("/var/lib/dpkg/status", status)
+}
+
+fn programs(tree: &Tree, names: &[&str]) -> Result<(), PhysicsError> {
+    names.iter().try_for_each(|name| tree.write_mode(&format!("/usr/bin/{name}"), "simulated program\n", 0o755))
 }
 
 /// The files that a distribution's packages bring, as far as anything here looks at them.
@@ -216,6 +220,7 @@ pub(crate) fn settle(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError>
         tree.set_modules(&MODULES.map(String::from), &[])?;
         tree.remove("/proc/driver/nvidia")?;
         tree.set_devices(|path| !nvidia(path), &[])?;
+        tree.set_answer(Question::Codecs, None)?;
         return tree.set_answer(Question::Nvml, None);
     }
     tree.set_modules(&[], &MODULES.map(String::from))?;
@@ -263,7 +268,48 @@ pub(crate) fn settle(tree: &Tree, functions: &[Pci]) -> Result<(), PhysicsError>
         gpus,
     };
     tree.set_answer(Question::Nvml, Some(&Answer::Nvml(Box::new(report))))?;
+    let codecs = cards.iter().filter_map(|card| engines(card)).collect::<Vec<_>>();
+    if codecs.len() == cards.len() {
+        let report = CodecsReport { nvenc_api: Seen::Is((12, 1)), gpus: codecs };
+        let json = serde_json::to_value(report).map_err(|error| PhysicsError::Refused(error.to_string()))?;
+        tree.set_answer(Question::Codecs, Some(&Answer::Json(json)))?;
+    }
     crate::cluster::kubelet(tree)
+}
+
+/// What a card's video engines answer, of the card model; none of a card that is not in it.
+fn engines(card: &Pci) -> Option<GpuCodecs> {
+    let model = (card.id == PciId::new(PciId::NVIDIA, 0x1d01)).then_some("gt1030")?;
+    let text = format!("[driver]\nversion = \"0\"\ncuda = 0\n[[gpus]]\ncard = \"{model}\"\n");
+    let gpu = View::new(&text, "").ok()?.gpus.into_iter().next()?;
+    let video = &gpu.card.video;
+    let mut decodes = Vec::new();
+    for row in &video.decodes {
+        for (chroma, depth) in row.chroma.iter().flat_map(|chroma| row.depths.iter().map(move |depth| (chroma, *depth)))
+        {
+            let [max_width, max_height] = row.max;
+            let [min_width, min_height] = row.min;
+            decodes.push(DecodeCap {
+                codec: row.codec.clone(),
+                chroma: chroma.clone(),
+                depth,
+                engines: row.engines.unwrap_or(video.nvdec),
+                max_width,
+                max_height,
+                min_width,
+                min_height,
+                max_macroblocks: row.macroblocks.unwrap_or(max_width / 16 * max_height.div_ceil(16)),
+            });
+        }
+    }
+    // the model's only card here has no encoder, which the driver says by refusing a session
+    let encodes = if video.nvenc == 0 { Seen::Absent } else { return None };
+    Some(GpuCodecs {
+        bus_id: card.bdf.to_string(),
+        name: Seen::Is(gpu.card.name.clone()),
+        decodes: Seen::Is(decodes),
+        encodes,
+    })
 }
 
 /// systemd-modules-load: what modules-load.d lists is loaded, where this kernel has it. With nvidia-uvm come its major and,

@@ -15,7 +15,7 @@ pub const UP: &str = "Take a GPU the whole way, from slot to app, by one file: o
 pub const DOWN: &str = "Take all that `thruway up` did with this file back: on each machine what bears the way's id, newest \
     first, then the reboot that this needs, then what was copied there. At any point of an up, also one that was cut off.";
 
-/// The file, and how it is walked.
+/// The file, and how it is walked, up or down.
 #[derive(Args, Debug, Clone)]
 pub struct UpArgs {
     /// The way file (thruway way init makes one)
@@ -24,7 +24,7 @@ pub struct UpArgs {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
-    /// Look at every machine and show every plan that can be made now; change nothing
+    /// Look at every machine and show what would be done there, as far as that can be told now; change nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Take a machine over that another up holds, which is dead
@@ -36,23 +36,11 @@ pub struct UpArgs {
 
 #[derive(Args, Debug, Clone)]
 pub struct DownArgs {
-    /// The way file that up was run with
-    #[arg(value_name = "FILE", default_value = "way.toml")]
-    pub file: PathBuf,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Say what would be taken back; change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Take a machine over that another up holds, which is dead
-    #[arg(long)]
-    pub take_over: bool,
+    #[command(flatten)]
+    pub walk: UpArgs,
     /// Leave this machine as it is (host or guest): one that is gone for good
     #[arg(long, value_name = "MACHINE")]
     pub leave: Vec<String>,
-    #[command(flatten)]
-    pub fleet: FleetArgs,
 }
 
 #[derive(Args, Debug, Clone, Default)]

@@ -71,6 +71,18 @@ impl Bundle {
         Ok(())
     }
 
+    /// Each file here, and its path in a root with a merged /usr.
+    pub fn mounts(&self) -> Vec<(PathBuf, String)> {
+        let mut all: Vec<(PathBuf, String)> = Vec::new();
+        for (from, to) in self.parts.iter().flat_map(|part| part.to.iter().map(move |to| (&part.from, to))) {
+            let inside = format!("/{}", merged(to));
+            if all.iter().all(|(_, known)| *known != inside) {
+                all.push((from.clone(), inside));
+            }
+        }
+        all
+    }
+
     /// An image archive that docker load, podman load and ctr images import read (the docker-save form), of one layer.
     pub fn image(&self, tag: &str) -> anyhow::Result<Vec<u8>> {
         let layer = self.layer().context("cannot make the image")?;

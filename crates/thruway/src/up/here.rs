@@ -5,6 +5,7 @@ use model::Effective;
 
 use crate::change::rootly;
 use crate::cli::{Global, HoldArgs};
+use crate::pve_api;
 use crate::target::Target;
 use crate::{DONE, say};
 
@@ -12,13 +13,19 @@ const SCHEMA: u32 = 1;
 
 /// Boot, what stands, and who is changing it.
 pub fn here(global: &Global) -> anyhow::Result<u8> {
-    let target = Target::open(global)?;
-    let boot = target.machine().value("/proc/sys/kernel/random/boot_id").is();
-    let busy = match &target {
-        Target::Root(root) | Target::Simulated { root, .. } => journal::busy(root),
-        _ => None,
+    let (log, boot, busy, name, simulated) = match pve_api::log(global)? {
+        // what was done to a node by its API is written down here: it need not be asked
+        Some(log) => (log, None, None, global.pve.url.clone().unwrap_or_default(), false),
+        None => {
+            let target = Target::open(global)?;
+            let busy = match &target {
+                Target::Root(root) | Target::Simulated { root, .. } => journal::busy(root),
+                _ => None,
+            };
+            let boot = target.machine().value("/proc/sys/kernel/random/boot_id").is();
+            (target.log()?, boot, busy, target.name(global), target.machine().kind() == Kind::Simulated)
+        }
     };
-    let log = target.log()?;
     let stands = |t: &&journal::Transaction| t.state != journal::State::Undone;
     let standing: Vec<_> = log
         .iter()
@@ -31,8 +38,8 @@ pub fn here(global: &Global) -> anyhow::Result<u8> {
         })
         .collect();
     let report = serde_json::json!({
-        "schema": SCHEMA, "thruway": env!("CARGO_PKG_VERSION"), "machine": target.name(global),
-        "simulated": target.machine().kind() == Kind::Simulated, "boot": boot, "busy": busy, "standing": standing,
+        "schema": SCHEMA, "thruway": env!("CARGO_PKG_VERSION"), "machine": name,
+        "simulated": simulated, "boot": boot, "busy": busy, "standing": standing,
     });
     say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     Ok(DONE)

@@ -13,31 +13,21 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use up::{Direction, Go, Stop, Way, WayFile};
 
-use crate::cli::{DownArgs, FleetArgs, Global, GraphWish, UpArgs, WayVerb};
+use crate::cli::{DownArgs, Global, GraphWish, UpArgs, WayVerb};
 use crate::paint::{Page, Tone, paint};
 use crate::{DONE, FOUND, say, warn};
 
 use show::Screen;
 
 pub fn up(global: &Global, args: &UpArgs) -> anyhow::Result<u8> {
-    let go = Walk { yes: args.yes, dry_run: args.dry_run, take_over: args.take_over, leave: &[], fleet: &args.fleet };
-    walk(global, &args.file, Direction::Up, &go)
+    walk(global, args, Direction::Up, &[])
 }
 
 pub fn down(global: &Global, args: &DownArgs) -> anyhow::Result<u8> {
-    for machine in &args.leave {
-        if !["host", "guest"].contains(&machine.as_str()) {
-            bail!("--leave {machine}: say host or guest");
-        }
+    if let Some(machine) = args.leave.iter().find(|machine| !["host", "guest"].contains(&machine.as_str())) {
+        bail!("--leave {machine}: say host or guest");
     }
-    let go = Walk {
-        yes: args.yes,
-        dry_run: args.dry_run,
-        take_over: args.take_over,
-        leave: &args.leave,
-        fleet: &args.fleet,
-    };
-    walk(global, &args.file, Direction::Down, &go)
+    walk(global, &args.walk, Direction::Down, &args.leave)
 }
 
 pub fn way(global: &Global, verb: &WayVerb) -> anyhow::Result<u8> {
@@ -98,16 +88,8 @@ fn outline(ways: &[Way]) -> String {
     page.text()
 }
 
-/// How both directions are gone.
-struct Walk<'a> {
-    yes: bool,
-    dry_run: bool,
-    take_over: bool,
-    leave: &'a [String],
-    fleet: &'a FleetArgs,
-}
-
-fn walk(global: &Global, path: &Path, direction: Direction, wish: &Walk<'_>) -> anyhow::Result<u8> {
+fn walk(global: &Global, wish: &UpArgs, direction: Direction, leave: &[String]) -> anyhow::Result<u8> {
+    let path = wish.file.as_path();
     if global.root.is_some() || global.from.is_some() || global.sim.is_some() {
         bail!(
             "the way file names the machines (host.root for one below a directory): --root, --from and --sim choose none"
@@ -168,7 +150,7 @@ fn walk(global: &Global, path: &Path, direction: Direction, wish: &Walk<'_>) -> 
         yes: wish.yes || fleet.is_some(),
         dry_run: wish.dry_run,
         take_over: wish.take_over,
-        leave: wish.leave.to_vec(),
+        leave: leave.to_vec(),
         program: std::env::current_exe().context("cannot find this program's own file")?,
         base: base(wish.fleet.state.as_deref())?,
         control: control.0.clone(),
