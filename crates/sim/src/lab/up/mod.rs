@@ -87,6 +87,9 @@ struct Run<'a> {
     progress: Progress,
     began: Instant,
     steps: Vec<Step>,
+    /// A crash of QEMU is survived, by a start on the same disks.
+    survives: bool,
+    crashes: u32,
 }
 
 /// Prepares, boots, and goes up and down once.
@@ -104,6 +107,8 @@ pub fn run(options: &Options, dir: &Path, qemu: &str, tell: &mut dyn FnMut(Event
         progress: Progress::default(),
         began: Instant::now(),
         steps: Vec::new(),
+        survives: false,
+        crashes: 0,
     };
     let ended = match run.whole() {
         Ok(()) => Ended::Finished,
@@ -214,11 +219,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// `thruway up` or `down` with the way's file.
+    /// `thruway up` or `down` with the way's file. A QEMU that crashed meanwhile was a power cut: it is run again.
     fn way(&mut self, verb: &str) -> Result<(), Stop> {
-        let done = self.child(self.thruway(verb), verb, &mut |_, _| Ok(()))?;
-        self.step(verb, done.status.success(), evidence(&done));
-        Ok(())
+        loop {
+            let crashes = self.crashes;
+            self.survives = true;
+            let done = self.child(self.thruway(verb), verb, &mut |_, _| Ok(()));
+            self.survives = false;
+            let done = done?;
+            if done.status.success() || self.crashes == crashes {
+                self.step(verb, done.status.success(), evidence(&done));
+                return Ok(());
+            }
+            self.answers()?;
+        }
     }
 
     fn thruway(&self, verb: &str) -> Command {
@@ -322,7 +336,14 @@ impl Run<'_> {
                     _ => {}
                 },
                 Heard::Nothing => {}
-                Heard::End if self.machine.crashed() => return Err(Stop::Ended(Ended::Crashed)),
+                Heard::End if self.machine.crashed() => {
+                    self.crashes += 1;
+                    if !self.survives || self.crashes > super::ATTEMPTS {
+                        return Err(Stop::Ended(Ended::Crashed));
+                    }
+                    self.doing("QEMU crashed, as its proxy device has it now and then: a power cut".into());
+                    self.cut()?;
+                }
                 Heard::End => return Err(Stop::Ended(Ended::Early)),
             }
         }
