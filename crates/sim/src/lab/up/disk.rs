@@ -37,6 +37,12 @@ const FILES: &[(&str, &str, u32)] = &[
         0o644,
     ),
     ("lab/init", INIT, 0o755),
+    (
+        "lab/container",
+        "#!/bin/sh\n# A container of runc, by thruway's runtime and the guest's CDI spec: thruway smi in it.\n\
+         cd /lab/bundle || exit\nrunc delete -f lab >/dev/null 2>&1\nexec thruway-runtime run lab </dev/null 2>&1\n",
+        0o755,
+    ),
     ("lab/bundle/config.json", CONTAINER, 0o644),
     ("lab/driver/box.toml", CARD, 0o644),
 ];
@@ -90,6 +96,10 @@ pub fn disk(dir: &Path, parts: &Parts) -> Result<PathBuf, LabError> {
         symlink("busybox", root.join("usr/bin/sh")).map_err(LabError::io("sh"))?;
     }
     symlink("usr/sbin", tree.join("sbin")).map_err(LabError::io("sbin"))?;
+    // Specs that are written at run time are found below /var/run.
+    let var = tree.join("var");
+    std::fs::create_dir_all(&var).map_err(LabError::io("var"))?;
+    symlink("../run", var.join("run")).map_err(LabError::io("var/run"))?;
     for (path, text, mode) in FILES {
         file(&tree, path, text.as_bytes(), *mode)?;
     }

@@ -13,6 +13,8 @@ pub const GUEST: &str = "lab-guest";
 /// The VM's name in libvirt, and its address on the host's own network.
 pub const VM: &str = "gpu-guest";
 const ADDRESS: &str = "10.0.3.2";
+/// A script of the guest: a container of runc that asks NVML what it sees.
+pub const CONTAINER: &str = "/lab/container";
 
 /// An ssh_config of its own: only what is said here holds (it is given by `ssh -F`), no key but the lab's is offered, and a
 /// host whose key is another than was made for it is refused.
@@ -44,10 +46,11 @@ pub fn way(ssh_config: &Path) -> String {
     format!(
         "# The lab's way (simulated): a host in QEMU, a VM in it, a container in that.\nname = \"lab\"\n\n\
          [ssh]\nconfig = {config}\n\n\
-         [host]\nssh = \"{HOST}\"\nsudo = true\ncard = \"10de:1d01\"\nreboot = true\n\n\
+         [host]\nat = \"{HOST}\"\nsudo = true\ncard = \"10de:1d01\"\nreboot = true\n\n\
          [vm]\nid = \"{VM}\"\nstart = true\n\n\
-         [guest]\nssh = \"{GUEST}\"\ndriver = \"present\"\n\n\
-         [container]\nengine = \"runc\"\ntest = true\n"
+         [guest]\nat = \"{GUEST}\"\ndriver = \"present\"\n\n\
+         # No engine is there: runc, with thruway's runtime before it.\n\
+         [container]\ntest_command = \"{CONTAINER}\"\n"
     )
 }
 
@@ -80,8 +83,8 @@ mod tests {
     fn the_way_is_toml_and_names_what_ssh_knows() {
         let way: toml::Table = way(Path::new("/tmp/a \"b\"/ssh_config")).parse().expect("TOML");
         assert_eq!(way["ssh"]["config"].as_str(), Some("/tmp/a \"b\"/ssh_config"));
-        assert_eq!(way["host"]["ssh"].as_str(), Some(HOST));
-        assert_eq!(way["guest"]["ssh"].as_str(), Some(GUEST));
+        assert_eq!(way["host"]["at"].as_str(), Some(HOST));
+        assert_eq!(way["guest"]["at"].as_str(), Some(GUEST));
         assert_eq!(way["vm"]["id"].as_str(), Some(VM));
         assert!(include_str!("guest.xml").contains(&format!("<name>{VM}</name>")));
         assert!(include_str!("guest.sh").contains(&format!("{ADDRESS}/24")));

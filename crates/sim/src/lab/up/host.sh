@@ -16,14 +16,18 @@ install -m 600 "$tools/host_key" "$keys/host_key"
 install -m 644 "$tools/authorized_keys" "$keys/authorized_keys"
 # sshd asks for the directory's mode too, and every user of it must read the list.
 chmod 755 "$keys"
-for link in /sys/class/net/*; do
-    case $(readlink "$link/device/driver") in
-        */virtio_net)
-            ip link set "${link##*/}" up
-            ip address add 10.0.2.15/24 dev "${link##*/}"
-            ;;
-    esac
+# udev may still be at it.
+nic=
+tries=0
+until [ -n "$nic" ] || [ "$tries" -ge 60 ]; do
+    for link in /sys/class/net/*; do
+        case $(readlink "$link/device/driver") in */virtio_net) nic=${link##*/} ;; esac
+    done
+    [ -n "$nic" ] || sleep 1
+    tries=$((tries + 1))
 done
+ip link set "$nic" up
+ip address add 10.0.2.15/24 dev "$nic"
 # The guests' own network: the host and they.
 ip link add labbr0 type bridge
 ip address add 10.0.3.1/24 dev labbr0

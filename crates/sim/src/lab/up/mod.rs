@@ -25,9 +25,6 @@ use prepare::{Lab, prepare};
 
 /// How it is looked at.
 const LOOK: &str = include_str!("look.sh");
-/// The container of runc that is asked what it sees, by thruway's runtime and the spec that up has written.
-const CONTAINER: &str = "cd /lab/bundle && runc delete -f lab >/dev/null 2>&1; thruway-runtime run lab </dev/null 2>&1";
-
 macro_rules! steps {
     ($($cut:expr)?) => {
         &[
@@ -90,6 +87,9 @@ struct Run<'a> {
     progress: Progress,
     began: Instant,
     steps: Vec<Step>,
+    /// A crash of QEMU is survived, by a start on the same disks.
+    survives: bool,
+    crashes: u32,
 }
 
 /// Prepares, boots, and goes up and down once.
@@ -107,6 +107,8 @@ pub fn run(options: &Options, dir: &Path, qemu: &str, tell: &mut dyn FnMut(Event
         progress: Progress::default(),
         began: Instant::now(),
         steps: Vec::new(),
+        survives: false,
+        crashes: 0,
     };
     let ended = match run.whole() {
         Ok(()) => Ended::Finished,
@@ -217,11 +219,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// `thruway up` or `down` with the way's file.
+    /// `thruway up` or `down` with the way's file. A QEMU that crashed meanwhile was a power cut: it is run again.
     fn way(&mut self, verb: &str) -> Result<(), Stop> {
-        let done = self.child(self.thruway(verb), verb, &mut |_, _| Ok(()))?;
-        self.step(verb, done.status.success(), evidence(&done));
-        Ok(())
+        loop {
+            let crashes = self.crashes;
+            self.survives = true;
+            let done = self.child(self.thruway(verb), verb, &mut |_, _| Ok(()));
+            self.survives = false;
+            let done = done?;
+            if done.status.success() || self.crashes == crashes {
+                self.step(verb, done.status.success(), evidence(&done));
+                return Ok(());
+            }
+            self.answers()?;
+        }
     }
 
     fn thruway(&self, verb: &str) -> Command {
@@ -237,9 +248,9 @@ impl Run<'_> {
         let done = self.ssh(GUEST, "thruway gpus", true)?;
         let named = done.lines.iter().find(|line| line.contains("10de:1d01")).cloned();
         self.step("guest-gpu", named.is_some(), named.unwrap_or_else(|| evidence(&done)));
-        let done = self.ssh(GUEST, "ls -l /etc/cdi /run/cdi 2>/dev/null | grep -E 'json|yaml'", true)?;
+        let done = self.ssh(GUEST, "grep -l libnvidia-ml /etc/cdi/* /var/run/cdi/* 2>/dev/null | grep .", true)?;
         self.step("spec", done.status.success(), evidence(&done));
-        let done = self.ssh(GUEST, CONTAINER, true)?;
+        let done = self.ssh(GUEST, files::CONTAINER, true)?;
         let named = done.lines.iter().find(|line| line.contains("GeForce GT 1030")).cloned();
         self.step("container", named.is_some(), named.unwrap_or_else(|| evidence(&done)));
         Ok(())
@@ -260,8 +271,8 @@ impl Run<'_> {
         self.child(ssh, if shown { "" } else { "-" }, &mut |_, _| Ok(()))
     }
 
-    /// Runs a command to its end; the machine's console is heard meanwhile. `name` stands before its lines in the progress; ""
-    /// tells them as what a command printed, "-" not at all. `also` is called ten times a second, with its last line.
+    /// Runs a command to its end; the machine's console is heard meanwhile. `name` stands before what is news of its lines in
+    /// the progress; with "" they are what a command printed, with "-" not told at all. `also` is called ten times a second, with its last line.
     fn child(
         &mut self,
         mut command: Command,
@@ -283,7 +294,8 @@ impl Run<'_> {
                             match name {
                                 "-" => {}
                                 "" => (self.tell)(Event::Said(line.clone())),
-                                name => self.doing(format!("{name}: {line}")),
+                                name if news(&line) => self.doing(format!("{name}: {}", line.trim())),
+                                _ => (self.tell)(Event::Said(line.clone())),
                             }
                             lines.push(line);
                         }
@@ -324,7 +336,14 @@ impl Run<'_> {
                     _ => {}
                 },
                 Heard::Nothing => {}
-                Heard::End if self.machine.crashed() => return Err(Stop::Ended(Ended::Crashed)),
+                Heard::End if self.machine.crashed() => {
+                    self.crashes += 1;
+                    if !self.survives || self.crashes > super::ATTEMPTS {
+                        return Err(Stop::Ended(Ended::Crashed));
+                    }
+                    self.doing("QEMU crashed, as its proxy device has it now and then: a power cut".into());
+                    self.cut()?;
+                }
                 Heard::End => return Err(Stop::Ended(Ended::Early)),
             }
         }
@@ -345,9 +364,17 @@ impl Run<'_> {
     }
 }
 
-/// The last words of a command.
+/// Whether a line of up's is a step of its own, and no plan or other detail.
+fn news(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("$ ") || line.starts_with(['●', '○', '✗', '!', '['])
+}
+
+/// The last words of a command: its last word of a step, or whatever it said last.
 fn evidence(done: &Done) -> String {
-    let last = done.lines.iter().rfind(|line| !line.trim().is_empty()).map_or("no word", |line| line.trim());
+    let step = done.lines.iter().rfind(|line| line.trim_start().starts_with(['●', '✗', '!']));
+    let last = step.or_else(|| done.lines.iter().rfind(|line| !line.trim().is_empty()));
+    let last = last.map_or("no word", |line| line.trim());
     match done.status.code() {
         Some(0) => last.to_owned(),
         Some(code) => format!("exit status {code}: {last}"),
