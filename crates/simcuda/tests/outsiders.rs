@@ -121,3 +121,50 @@ fn faults_are_cudas() {
         assert_eq!(said.trim(), want, "{control}: {errors}");
     }
 }
+
+const PEERS: &str = r#"
+import ctypes as c
+cu = c.CDLL("libcuda.so.1")
+n, a, b, p, q, t = c.c_int(), c.c_void_p(), c.c_void_p(), c.c_uint64(), c.c_uint64(), c.c_float()
+can = lambda one, other: (cu.cuDeviceCanAccessPeer(c.byref(n), one, other), n.value)
+def context(device, x, at):
+    assert cu.cuDevicePrimaryCtxRetain(c.byref(x), device) == 0 and cu.cuCtxSetCurrent(x) == 0
+    assert cu.cuMemAlloc_v2(c.byref(at), 4096) == 0 and cu.cuMemsetD8_v2(at, 7 + device, 4096) == 0
+print("before", cu.cuInit(0), can(0, 1), can(1, 0), can(0, 0), can(0, 9), can(-1, 0))
+context(1, b, q), context(0, a, p)
+copy = lambda to, x, at, y, bytes: cu.cuMemcpyPeer(to, x, at, y, c.c_size_t(bytes))
+print("enable", cu.cuCtxEnablePeerAccess(b, 1), cu.cuCtxEnablePeerAccess(a, 0), cu.cuCtxEnablePeerAccess(c.c_void_p(4096), 0),
+      cu.cuCtxEnablePeerAccess(b, 0), cu.cuCtxEnablePeerAccess(b, 0))
+w = (c.c_ubyte * 4096)()
+print("copy", copy(q, b, p, a, 4097), copy(c.c_uint64(16), b, p, a, 16), copy(q, c.c_void_p(4096), p, a, 16), copy(q, b, p, a, 4096),
+      cu.cuCtxSetCurrent(b), cu.cuMemcpyDtoH_v2(w, q, 4096), set(w))
+print("disable", cu.cuCtxSetCurrent(a), cu.cuCtxDisablePeerAccess(b), cu.cuCtxDisablePeerAccess(b), copy(p, a, q, b, 16))
+"#;
+
+#[test]
+fn cards_reach_each_other_with_cudas_codes() {
+    let enabled = "before 0 (0, 1) (0, 1) (0, 0) (101, 0) (101, 0)\nenable 1 201 201 0 704\n";
+    let copied = |what: &str| format!("copy 1 1 201 0 0 0 {what}\n");
+    for (control, want) in [
+        ("", format!("{enabled}{}disable 0 0 705 0\n", copied("{7}"))),
+        // a bit of the third byte, and one behind the end
+        (
+            "[[links]]\nfrom = 0\nto = 1\nflips = [{ byte = 2, bit = 3 }, { byte = 4096, bit = 0 }]",
+            format!("{enabled}{}disable 0 0 705 0\n", copied("{15, 7}")),
+        ),
+        // copies are made without it too
+        (
+            "[[links]]\nfrom = 0\nto = 1\npeer = false",
+            format!(
+                "before 0 (0, 0) (0, 1) (0, 0) (101, 0) (101, 0)\nenable 1 201 201 217 217\n{}disable 0 705 705 0\n",
+                copied("{7}")
+            ),
+        ),
+        ("fail = { cuMemcpyPeer = 220 }", format!("{enabled}copy 220 220 220 220 0 0 {{8}}\ndisable 0 0 705 220\n")),
+    ] {
+        let folder = driver("h100x2");
+        std::fs::write(folder.path().join("thruway-sim/control.toml"), control).expect("writes");
+        let Some((said, errors)) = python(folder.path(), &["-c", PEERS]) else { return };
+        assert_eq!(said, want, "{control}: {errors}");
+    }
+}
