@@ -110,59 +110,6 @@ impl Walker<'_> {
         })
     }
 
-    /// Plans one floor there, shows it, asks, and carries it out there.
-    pub fn floor(&mut self, remote: &Remote<'_>, visit: &Visit, floor: &str, extra: &[&str]) -> Result<(), Stop> {
-        let role = visit.place.role;
-        let id = self.state.kept.id.clone();
-        self.step(role, &format!("{floor}/apply"), &format!("the {floor} floor"), |walker| {
-            if !walker.go.dry_run && !remote.machine.iter().any(|word| word == "--pve") && role != "here" {
-                walker.hold_again(visit)?;
-            }
-            let word = word(floor);
-            let file = visit.file(&format!("plan-{floor}.json"));
-            for attempt in 0..2 {
-                let mut words = vec![word, "plan"];
-                words.extend(extra);
-                let shown = words.clone();
-                words.extend(["--by", &id, "--out", &file, "--json"]);
-                walker.shown(&remote.command(&remote.words(&shown)));
-                let plan = remote.plan(&words)?;
-                if !plan.refusals.is_empty() {
-                    let text = remote.run(&remote.words(&shown), remote::SHORT, &mut |_| {})?;
-                    let words = crate::tame(&String::from_utf8_lossy(&text.out));
-                    return Err(Trouble::Failed { says: format!("the {floor} floor's plan is refused"), words });
-                }
-                if plan.changes.is_empty() {
-                    return Ok(((), "it is so already".into(), false));
-                }
-                let text =
-                    remote.run(&remote.words(&[word, "apply", &file, "--dry-run"]), remote::SHORT, &mut |_| {})?;
-                walker.emit(crate::What::Plan { text: crate::tame(&String::from_utf8_lossy(&text.out)) });
-                let titles = || plan.changes.iter().map(|change| crate::tame(&change.title)).collect::<Vec<_>>();
-                let count = plan.changes.len();
-                if walker.go.dry_run {
-                    return Ok(((), format!("{count} would be made: {}", titles().join("; ")), false));
-                }
-                walker.agreed(&format!("Carry this out on {}?", visit.place.at))?;
-                walker.state.touch(role)?;
-                let words = remote.words(&[word, "apply", &file, "--yes"]);
-                walker.shown(&remote.command(&words));
-                let ran = remote.run(&words, remote::LONG, &mut |line| walker.line(line))?;
-                if ran.code != 0 {
-                    // its journal has first taken back what a change that was cut off had left: now the plan is another
-                    if attempt == 0 && ran.err.contains("had been interrupted") && ran.err.contains("no longer fits") {
-                        continue;
-                    }
-                    return Err(remote::said(&ran).into());
-                }
-                let waits = plan.changes.iter().any(|change| change.effective == "next_boot");
-                let made = if count == 1 { "1 change".to_owned() } else { format!("{count} changes") };
-                return Ok(((), format!("{made}{}", if waits { ", effective at the next boot" } else { "" }), true));
-            }
-            Err(Trouble::says(format!("the {floor} floor changes while it is planned")))
-        })
-    }
-
     /// The outcomes of this way's changes there, and what they wait for.
     fn look(&mut self, remote: &Remote<'_>, floor: &str) -> Result<(Vec<Outcome>, Waits), Trouble> {
         let id = &self.state.kept.id;
@@ -497,6 +444,6 @@ impl Walker<'_> {
 }
 
 /// The floor as a word of the command line.
-fn word(floor: &str) -> &str {
+pub fn word(floor: &str) -> &str {
     if floor == "cluster" { "kube" } else { floor }
 }

@@ -93,10 +93,10 @@ impl Walker<'_> {
             for (flag, value) in more {
                 remote.machine.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
             }
-            taken += self.undo("here", "vm/undo", &remote, &["vm", "undo"])?;
+            taken += self.undo(&here, "vm/undo", &remote, &["vm", "undo"])?;
         }
         if self.way.cluster.as_ref().is_some_and(|cluster| cluster.from == crate::From::Here) {
-            taken += self.undo("here", "cluster/undo", &here.remote(), &["kube", "undo"])?;
+            taken += self.undo(&here, "cluster/undo", &here.remote(), &["kube", "undo"])?;
         }
         self.leave(&here)?;
         Ok(taken)
@@ -117,16 +117,11 @@ impl Walker<'_> {
                 Ok(((), if booted { "this one: a reboot follows" } else { "none that runs" }.into(), false))
             })?;
         }
-        self.undo(role, &format!("{role}/undo"), &visit.remote(), &["undo"])
+        self.undo(visit, &format!("{role}/undo"), &visit.remote(), &["undo"])
     }
 
-    fn undo(
-        &mut self,
-        role: &'static str,
-        step: &str,
-        remote: &remote::Remote<'_>,
-        verb: &[&str],
-    ) -> Result<usize, Stop> {
+    fn undo(&mut self, visit: &Visit, step: &str, remote: &remote::Remote<'_>, verb: &[&str]) -> Result<usize, Stop> {
+        let role = visit.place.role;
         let id = self.state.kept.id.clone();
         self.step(role, step, "what this way changed is taken back", |walker| {
             let mut words = verb.to_vec();
@@ -136,9 +131,9 @@ impl Walker<'_> {
             }
             let all = remote.words(&words);
             walker.shown(&remote.command(&all));
-            let undone = remote.undo(&words)?;
-            let count = undone.undone.len();
-            let numbers: Vec<String> = undone.undone.iter().map(u64::to_string).collect();
+            let undone = walker.undo_ours(remote, visit, &words)?;
+            let count = undone.len();
+            let numbers: Vec<String> = undone.iter().map(u64::to_string).collect();
             let says = match (count, walker.go.dry_run) {
                 (0, _) => "nothing of this way's stands".to_owned(),
                 (_, true) => format!("would be taken back: change {}", numbers.join(", ")),

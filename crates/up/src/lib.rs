@@ -14,6 +14,7 @@ mod climb;
 mod descend;
 pub mod event;
 mod fleet;
+mod floor;
 mod graph;
 mod look;
 mod outline;
