@@ -13,7 +13,9 @@ mod seen;
 
 pub use capability::{Capabilities, Capability};
 pub use check::{About, Check, Evidence, Finding, Fix, Trouble, Verdict, run_all};
-pub use floor::{A_REBOOT, A_VM_START, GpuRuntime, Guard, Handover, Intent, JellyfinWish, Outcome, OutcomeState, Presence, Tell};
+pub use floor::{
+    A_REBOOT, A_VM_START, GpuRuntime, Guard, Handover, Intent, JellyfinWish, Outcome, OutcomeState, Presence, Tell,
+};
 pub use ids::{BadId, Bdf, CheckId, Digest, Identity, PciId};
 pub use layer::Layer;
 pub use mig::{MigInstance, MigLayout, MigOp};

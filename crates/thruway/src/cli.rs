@@ -34,7 +34,7 @@ pub use serve::{HostWish, ServeArgs};
 pub use stress::StressArgs;
 pub use top::TopArgs;
 pub use trial::{AskWish, ContainerVerb, TrialArgs};
-pub use up::{DownArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb};
+pub use up::{DownArgs, GraphWish, HoldArgs, InitArgs, UpArgs, WayVerb, WholePlanArgs};
 pub use wish::{ApplyArgs, GuardWish, HintWish, PlanArgs, RuntimeWish, UndoArgs, WishArgs};
 
 #[derive(Parser, Debug)]
@@ -234,7 +234,7 @@ pub enum Command {
     /// Promise a GPU to the host, a VM, containers or pods; every floor then keeps it from the others
     Assign(AssignArgs),
     /// Show what would be changed, on all floors of this machine
-    Plan(PlanArgs),
+    Plan(WholePlanArgs),
     /// Carry a plan out: shows it first and asks
     Apply(ApplyArgs),
     /// Look again at what was applied: effective, pending or broken

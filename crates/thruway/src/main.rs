@@ -52,7 +52,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use model::Layer;
 
-use cli::{AppVerb, CdiCli, Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb};
+use cli::{
+    AppVerb, CdiCli, Cli, Color, Command, ContainerVerb, Global, GuestVerb, HostVerb, Verb, VmVerb, WayVerb,
+    WholePlanArgs,
+};
 use target::Target;
 use way::Way;
 
@@ -118,7 +121,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Codecs { card } => codecs::codecs(global, card),
         Command::Mig { verb } => mig::mig(global, &verb),
         Command::Assign(args) => assign::assign(global, &args),
-        Command::Plan(args) => change::plan(global, &args, &Layer::ALL),
+        Command::Plan(WholePlanArgs { graph: graph @ Some(_), way: file, .. }) => {
+            up::way(global, &WayVerb::Plan { file, graph })
+        }
+        Command::Plan(args) => change::plan(global, &args.plan, &Layer::ALL),
         Command::Apply(args) => change::apply(global, &args, &Layer::ALL),
         Command::Verify => stands::verify(global, &Layer::ALL),
         Command::Undo(args) => stands::undo(global, &args, &Layer::ALL),

@@ -443,6 +443,8 @@ fn it_is_drawn_and_made_by_looking() {
     let file = hosts.way().display().to_string();
     let drawn = |form: &str| stdout(&common::thruway(&["way", "plan", &file, form]));
     insta::assert_snapshot!("up_graph_text", drawn("--graph"));
+    let plan = common::thruway(&["plan", "--graph", "--way", &file]);
+    assert_eq!(stdout(&plan), drawn("--graph"), "the same by plan");
     let dot = drawn("--graph=dot");
     assert!(dot.contains("\"0:host/apply\" -> \"0:host/boot\";") && dot.contains("label=\"guest: mufti-4\""), "{dot}");
     assert_eq!(dot.matches('{').count(), dot.matches('}').count());

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::PlanArgs;
+
 pub const UP: &str = "Take a GPU the whole way, from slot to app, by one file: over your own ssh, floor by floor.\n\n\
     On each machine: thruway is copied there (checked by SHA-256; nothing stays running), the floor's plan is made there, shown \
     here and asked for, carried out behind that machine's journal, waited for through reboots, and looked at again until its \
@@ -104,6 +106,19 @@ pub enum GraphWish {
     Dot,
     /// For Mermaid
     Mermaid,
+}
+
+/// A plan of all floors of this machine, or a drawing of a whole way.
+#[derive(Args, Debug, Clone, Default)]
+pub struct WholePlanArgs {
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Draw the way of a way file in place of a plan of this machine: boxes here, or text for Graphviz or Mermaid
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub graph: Option<GraphWish>,
+    /// With --graph: the way file
+    #[arg(long, value_name = "FILE", requires = "graph", default_value = "way.toml")]
+    pub way: PathBuf,
 }
 
 /// Answers given beforehand; what is left out is asked, or left out where there is no terminal.
