@@ -130,9 +130,13 @@ name = "home"
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("thruway starts");
         let out = BufReader::new(child.stdout.take().expect("its output"));
         let mut seen = 0;
+        let mut failed = String::new();
         for line in out.lines() {
             let line = line.expect("a line");
             let event: serde_json::Value = serde_json::from_str(&line).expect("one event a line");
+            if event["event"] == "failed" {
+                failed.clone_from(&line);
+            }
             if !kinds.contains(&event["event"].as_str().unwrap_or_default()) {
                 continue;
             }
@@ -145,7 +149,7 @@ name = "home"
             seen += 1;
         }
         let status = child.wait().expect("its end");
-        assert!(status.success(), "{verb} ended with {status}");
+        assert!(status.success(), "{verb} ended with {status}: {failed}");
         false
     }
 
@@ -156,7 +160,7 @@ name = "home"
         let boots = |pid: &str| {
             let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let words = String::from_utf8_lossy(&read("cmdline")).into_owned();
-            ["systemctl\0", "qm\0"].iter().any(|name| words.starts_with(name))
+            ["systemctl", "qm start", "qm shutdown", "qm\0"].iter().any(|name| words.contains(name))
                 && String::from_utf8_lossy(&read("environ")).contains(&ours)
         };
         let begun = std::time::Instant::now();
