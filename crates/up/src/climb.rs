@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::remote::{self, Outcome, Remote, State as Is};
+use crate::remote::{self, Card, Outcome, Remote, State as Is, VmSays};
 use crate::visit::Visit;
 use crate::walk::{Stop, Trouble, Walker};
 use crate::way::{Driver, From};
@@ -32,7 +32,7 @@ impl Walker<'_> {
             self.floor(&host.remote(), &host, "host", &words)?;
             self.boot(&host, "host")?;
             self.verify(&host.remote(), &host, "host", "the effect is there: driver, IOMMU group, node")?;
-            self.vm(&host, &found)?;
+            self.vm(&host, &words)?;
             card = Some(found);
         }
         let worker = match self.guest() {
@@ -83,30 +83,22 @@ impl Walker<'_> {
         }
         self.step("host", "host/card", "which card is meant", |_| {
             let all = host.remote().cards()?;
-            let meant: Vec<_> =
+            let meant: Vec<&Card> =
                 all.iter().filter(|card| wish.as_ref().map_or(card.nvidia, |id| &card.id == id)).collect();
-            match meant.as_slice() {
-                [card] => Ok((card.bdf.clone(), format!("{} {} [{}]", card.bdf, card.name, card.id), false)),
+            let list = |cards: &[&Card]| cards.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            let (says, words) = match meant.as_slice() {
+                [card] => return Ok((card.bdf.clone(), card.to_string(), false)),
                 [] => {
                     let what = wish.map_or("no NVIDIA GPU".to_owned(), |id| format!("no card {id}"));
-                    let there: Vec<String> =
-                        all.iter().map(|card| format!("{} {} [{}]", card.bdf, card.name, card.id)).collect();
-                    Err(Trouble::Failed { says: format!("{what} is on {}", host.place.at), words: there.join("\n") })
+                    (format!("{what} is on {}", host.place.at), list(&all.iter().collect::<Vec<_>>()))
                 }
-                several => {
-                    let there: Vec<String> =
-                        several.iter().map(|card| format!("{} {} [{}]", card.bdf, card.name, card.id)).collect();
-                    Err(Trouble::Failed {
-                        says: format!(
-                            "{} cards of {} fit: name one by its address, host.card = \"{}\"",
-                            several.len(),
-                            host.place.at,
-                            several[0].bdf
-                        ),
-                        words: there.join("\n"),
-                    })
+                several @ [first, ..] => {
+                    let (count, at, bdf) = (several.len(), &host.place.at, &first.bdf);
+                    let says = format!("{count} cards of {at} fit: name one by its address, host.card = \"{bdf}\"");
+                    (says, list(several))
                 }
-            }
+            };
+            Err(Trouble::Failed { says, words })
         })
     }
 
@@ -224,26 +216,18 @@ impl Walker<'_> {
     }
 
     /// The VM's definition, and its start.
-    fn vm(&mut self, host: &Visit, card: &str) -> Result<(), Stop> {
+    fn vm(&mut self, host: &Visit, words: &[&str]) -> Result<(), Stop> {
         let Some(vm) = &self.way.vm else { return Ok(()) };
-        let to = format!("vm:{}", vm.id);
-        let mut words = vec!["--give", card, "--to", &to];
-        words.extend(self.way.host.allow.iter().flat_map(|id| ["--allow", id.as_str()]));
         let here;
-        let (visit, remote) = match &vm.pve {
-            None => (host, host.remote()),
-            Some(url) => {
+        let visit = match &vm.pve {
+            None => host,
+            Some(_) => {
                 here = self.visit(&self.here(), false)?;
-                let mut remote = here.remote();
-                remote.machine = vec!["--pve".into(), url.clone()];
-                let more = [("--pve-token-file", &vm.pve_token_file), ("--pve-fingerprint", &vm.pve_fingerprint)];
-                for (flag, value) in more {
-                    remote.machine.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
-                }
-                (&*here, remote)
+                &*here
             }
         };
-        self.floor(&remote, visit, "vm", &words)?;
+        let remote = visit.remote_of_vm(vm);
+        self.floor(&remote, visit, "vm", words)?;
         if self.go.dry_run {
             return Ok(());
         }
@@ -274,11 +258,16 @@ impl Walker<'_> {
         self.verify(&remote, visit, "vm", "the running VM has the card")
     }
 
+    /// The VM, as its host says it is now.
+    fn find_vm(&self, host: &Visit) -> Result<Option<VmSays>, Trouble> {
+        let Some(vm) = &self.way.vm else { return Ok(None) };
+        Ok(host.remote().vms()?.into_iter().find(|one| one.id == vm.id || one.name == vm.id))
+    }
+
     /// Whether the VM runs, as its host says.
     pub fn runs(&mut self, host: &Visit) -> Result<bool, Trouble> {
         let Some(vm) = &self.way.vm else { return Ok(false) };
-        let all = host.remote().vms()?;
-        match all.iter().find(|one| one.id == vm.id || one.name == vm.id) {
+        match self.find_vm(host)? {
             Some(one) => one.running.ok_or_else(|| {
                 Trouble::says(format!("whether VM {} runs could not be seen on {}", vm.id, host.place.at))
             }),
@@ -289,8 +278,7 @@ impl Walker<'_> {
     /// Starts the VM, or shuts it down, and waits until it is so.
     pub fn power(&mut self, host: &Visit, on: bool) -> Result<(), Trouble> {
         let Some(vm) = &self.way.vm else { return Ok(()) };
-        let kind =
-            host.remote().vms()?.into_iter().find(|one| one.id == vm.id || one.name == vm.id).map(|one| one.kind);
+        let kind = self.find_vm(host)?.map(|one| one.kind);
         let own = if on { &vm.start_command } else { &vm.stop_command };
         let id = crate::quote(&vm.id);
         let script = match (own, kind.as_deref()) {

@@ -1,7 +1,7 @@
 //! Down: what bears the way's id is taken back on each machine, last floor first; then what was copied there goes.
 
 use crate::remote;
-use crate::visit::{Place, Visit};
+use crate::visit::Visit;
 use crate::walk::{Stop, Trouble, Walker};
 
 impl Walker<'_> {
@@ -85,15 +85,9 @@ impl Walker<'_> {
         let here = self.visit(&self.here(), false)?;
         let mut taken = 0;
         if let Some(vm) = &self.way.vm
-            && let Some(url) = &vm.pve
+            && vm.pve.is_some()
         {
-            let mut remote = here.remote();
-            remote.machine = vec!["--pve".into(), url.clone()];
-            let more = [("--pve-token-file", &vm.pve_token_file), ("--pve-fingerprint", &vm.pve_fingerprint)];
-            for (flag, value) in more {
-                remote.machine.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
-            }
-            taken += self.undo(&here, "vm/undo", &remote, &["vm", "undo"])?;
+            taken += self.undo(&here, "vm/undo", &here.remote_of_vm(vm), &["vm", "undo"])?;
         }
         if self.way.cluster.as_ref().is_some_and(|cluster| cluster.from == crate::From::Here) {
             taken += self.undo(&here, "cluster/undo", &here.remote(), &["kube", "undo"])?;
@@ -171,7 +165,7 @@ impl Walker<'_> {
 
     /// Takes away what was copied there.
     fn leave(&mut self, visit: &Visit) -> Result<(), Stop> {
-        let Place { role, .. } = visit.place;
+        let role = visit.place.role;
         if self.go.dry_run {
             return Ok(());
         }
@@ -180,17 +174,12 @@ impl Walker<'_> {
                 walker.release(visit)?;
             }
             visit.clean()?;
-            self_forget(walker, role)?;
+            walker.state.kept.touched.retain(|name| name != role);
+            walker.state.keep()?;
             Ok(((), "gone".into(), true))
         })?;
         self.visits.retain(|one| one.place.role != role || one.reach.at() != visit.reach.at());
         visit.reach.close();
         Ok(())
     }
-}
-
-fn self_forget(walker: &mut Walker<'_>, role: &str) -> Result<(), Trouble> {
-    walker.state.kept.touched.retain(|name| name != role);
-    walker.state.keep()?;
-    Ok(())
 }

@@ -45,10 +45,7 @@ impl Walker<'_> {
                     let size = std::fs::metadata(&ours).map_or(0, |meta| meta.len());
                     self.state.kept.placed.entry(role.to_owned()).or_default().insert(there.clone(), sum.clone());
                     self.state.keep()?;
-                    self.upload(visit, &ours, &there, size)?;
-                    if Remote::sums(&visit.reach, &[&there])?.get(&there) != Some(&sum) {
-                        return Err(Trouble::says(format!("{there} is not what was sent: its SHA-256 is another")));
-                    }
+                    self.upload(visit, &ours, &there, &sum)?;
                     says.push(format!("{name} put there, {:.1} MB", size as f64 / 1e6));
                     did = true;
                 }

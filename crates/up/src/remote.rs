@@ -117,6 +117,12 @@ pub struct Card {
     pub nvidia: bool,
 }
 
+impl std::fmt::Display for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} [{}]", self.bdf, self.name, self.id)
+    }
+}
+
 /// A VM there.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct VmSays {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::reach::{Ask, At, Lost, News, Reach};
 use crate::remote::{self, Here, Remote};
 use crate::walk::{Came, Trouble, Walker};
+use crate::way::Vm;
 
 /// Where thruway is copied to by an `up`, where it may write there; the way's id is a directory below.
 const SYSTEM: &str = "/var/lib/thruway/up";
@@ -33,7 +34,7 @@ pub struct Visit {
     pub place: Place,
     pub reach: Reach,
     /// What is copied and written there by this way; taken away by `down`.
-    dir: Option<String>,
+    dir: String,
     program: String,
 }
 
@@ -43,9 +44,23 @@ impl Visit {
         Remote { reach: &self.reach, program: self.program.clone(), machine, root: self.place.sudo }
     }
 
+    /// thruway there, which speaks to Proxmox VE's API where the file names one for the VM.
+    pub fn remote_of_vm(&self, vm: &Vm) -> Remote<'_> {
+        let mut remote = self.remote();
+        let flags =
+            [("--pve", &vm.pve), ("--pve-token-file", &vm.pve_token_file), ("--pve-fingerprint", &vm.pve_fingerprint)];
+        if vm.pve.is_some() {
+            remote.machine = flags
+                .into_iter()
+                .flat_map(|(flag, value)| value.iter().flat_map(move |value| [flag.to_owned(), value.clone()]))
+                .collect();
+        }
+        remote
+    }
+
     /// A file of this way there.
     pub fn file(&self, name: &str) -> String {
-        format!("{}/{name}", self.dir.as_deref().unwrap_or("/tmp"))
+        format!("{}/{name}", self.dir)
     }
 
     pub fn shell(&self, script: &str, root: bool, limit: Duration) -> Result<(i32, String), Lost> {
@@ -54,7 +69,7 @@ impl Visit {
 
     /// Takes away what was copied there.
     pub fn clean(&self) -> Result<(), Trouble> {
-        let Some(dir) = &self.dir else { return Ok(()) };
+        let dir = &self.dir;
         let up = |path: &str| Path::new(path).parent().map(|path| path.display().to_string()).unwrap_or_default();
         let (parent, above) = (up(dir), up(&up(dir)));
         let [dir_, parent, above] = [dir, &parent, &above].map(|path| crate::quote(path));
@@ -105,11 +120,10 @@ impl Walker<'_> {
         loop {
             match reach.open(go.terminal && !patient) {
                 Ok(()) => break,
-                Err(lost @ Lost::Unreachable { .. }) if begun.elapsed() < limit => {
+                Err(Lost::Unreachable { .. }) if begun.elapsed() < limit => {
                     self.stopped()?;
                     self.waiting(begun.elapsed(), limit);
                     std::thread::sleep(AGAIN.min(limit / 20));
-                    let _ = lost;
                 }
                 Err(lost) => return Err(lost.into()),
             }
@@ -145,7 +159,7 @@ impl Walker<'_> {
         let id = &self.state.kept.id;
         let base = if own.system { SYSTEM.to_owned() } else { format!("{}/{OWN}", own.home) };
         let dir = if go.dry_run { format!("/tmp/thruway-look-{id}") } else { format!("{base}/{id}") };
-        let mut visit = Visit { place: place.clone(), reach, dir: Some(dir.clone()), program: String::new() };
+        let mut visit = Visit { place: place.clone(), reach, dir: dir.clone(), program: String::new() };
         if let Some(program) = &place.thruway {
             visit.program.clone_from(program);
             let remote = visit.remote();
@@ -194,15 +208,8 @@ impl Walker<'_> {
         if sums.get(&there) == Some(&sum) {
             return Ok((visit, format!("{there} is this very build"), false));
         }
-        if !go.dry_run {
-            self.state.touch(place.role)?;
-        }
         self.make_dir(&visit, &dir)?;
-        self.upload(&visit, &ours, &there, size)?;
-        let sums = Remote::sums(&visit.reach, &[&there])?;
-        if sums.get(&there) != Some(&sum) {
-            return Err(Trouble::says(format!("{there} on {} is not what was sent: its SHA-256 is another", place.at)));
-        }
+        self.upload(&visit, &ours, &there, &sum)?;
         let says = format!("{:.1} MB copied to {there}, sha256 {}…", size as f64 / 1e6, &sum[..12]);
         Ok((visit, says, true))
     }
@@ -221,8 +228,10 @@ impl Walker<'_> {
         }
     }
 
-    /// Beside its place, then moved there: a copy that was cut off is never taken for the program.
-    pub fn upload(&mut self, visit: &Visit, ours: &Path, there: &str, size: u64) -> Result<(), Trouble> {
+    /// Beside its place, then moved there: a copy that was cut off is never taken for the program. Believed by its SHA-256.
+    pub fn upload(&mut self, visit: &Visit, ours: &Path, there: &str, sum: &str) -> Result<(), Trouble> {
+        let size =
+            std::fs::metadata(ours).map_err(|error| Trouble::says(format!("{}: {error}", ours.display())))?.len();
         let new = crate::quote(&format!("{there}.new"));
         let script = format!("umask 022; cat > {new} && chmod 755 {new} && mv -f -- {new} {}", crate::quote(there));
         let words = ["sh".to_owned(), "-c".to_owned(), script];
@@ -233,11 +242,13 @@ impl Walker<'_> {
                 self.progress(done, size, "bytes");
             }
         })?;
-        if ran.code == 0 {
-            Ok(())
-        } else {
-            Err(Trouble::says(format!("{there} cannot be written: {}", crate::reach::last(&ran.err))))
+        if ran.code != 0 {
+            return Err(Trouble::says(format!("{there} cannot be written: {}", crate::reach::last(&ran.err))));
         }
+        if Remote::sums(&visit.reach, &[there])?.get(there).is_some_and(|has| has == sum) {
+            return Ok(());
+        }
+        Err(Trouble::says(format!("{there} on {} is not what was sent: its SHA-256 is another", visit.place.at)))
     }
 
     fn hold(&mut self, visit: &Visit) -> Came<()> {
